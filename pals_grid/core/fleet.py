@@ -1,0 +1,205 @@
+"""What a fleet can do: operating points of a node, and its power as a function of tokens/s."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from pals_grid.core.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+
+class Origin(StrEnum):
+    """Where a figure comes from; shown beside it everywhere."""
+
+    MEASURED = "measured"
+    MODELLED = "modelled"
+    SIMULATED = "simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """One row of a power-performance table, all GPUs of the engine together, saturated.
+
+    ``power_limit_w`` is per GPU; ``gpu_power_w`` the predicted draw of all of them;
+    ``tokens_per_s`` counts output tokens.
+    """
+
+    power_limit_w: float
+    max_num_seqs: int
+    tokens_per_s: float
+    gpu_power_w: float
+    ttft_s: float
+    itl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierTable:
+    """The operating points of one engine: GPU, model, parallelism and phase mix fixed.
+
+    ``input_per_output`` is the workload's prompt tokens per output token.
+    """
+
+    gpu_model: str
+    gpu_count: int
+    model: str
+    input_per_output: float
+    origin: Origin
+    points: tuple[OperatingPoint, ...]
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise InvalidValue("points", 0, "a frontier table needs at least one operating point")
+
+
+@dataclass(frozen=True, slots=True)
+class PowerCurve:
+    """Power as a convex, rising, piecewise-linear function of output tokens/s.
+
+    ``tokens_per_s[0]`` is 0 and ``power_w[0]`` the power that is drawn without any work.
+    Power is at the boundary that the curve's owner states (node or site).
+    """
+
+    tokens_per_s: tuple[float, ...]
+    power_w: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.tokens_per_s) != len(self.power_w) or not self.tokens_per_s:
+            raise InvalidValue("power_w", len(self.power_w), "needs one value per tokens_per_s")
+        if self.tokens_per_s[0] != 0:
+            raise InvalidValue("tokens_per_s[0]", self.tokens_per_s[0], "must be 0")
+        rising = zip(self.tokens_per_s, self.tokens_per_s[1:], strict=False)
+        if any(b <= a for a, b in rising):
+            raise InvalidValue("tokens_per_s", self.tokens_per_s, "must rise")
+        slopes = self.slopes_w_per_token_per_s
+        if any(not math.isfinite(s) or s < 0 for s in slopes):
+            raise InvalidValue("power_w", self.power_w, "must be finite and must not fall")
+        if any(b < a - 1e-9 for a, b in itertools.pairwise(slopes)):
+            raise InvalidValue("power_w", self.power_w, "must be convex in tokens_per_s")
+
+    @property
+    def idle_w(self) -> float:
+        """Power without work."""
+        return self.power_w[0]
+
+    @property
+    def max_power_w(self) -> float:
+        """Power at full throughput."""
+        return self.power_w[-1]
+
+    @property
+    def max_tokens_per_s(self) -> float:
+        """Full throughput."""
+        return self.tokens_per_s[-1]
+
+    @property
+    def slopes_w_per_token_per_s(self) -> tuple[float, ...]:
+        """Marginal power of each segment."""
+        return tuple(
+            (p1 - p0) / (t1 - t0)
+            for t0, t1, p0, p1 in zip(
+                self.tokens_per_s,
+                self.tokens_per_s[1:],
+                self.power_w,
+                self.power_w[1:],
+                strict=False,
+            )
+        )
+
+    def power_w_at(self, tokens_per_s: float) -> float:
+        """Power needed for ``tokens_per_s``, held at the curve's ends."""
+        if tokens_per_s <= 0:
+            return self.idle_w
+        if tokens_per_s >= self.max_tokens_per_s:
+            return self.max_power_w
+        i = bisect_right(self.tokens_per_s, tokens_per_s) - 1
+        return self.power_w[i] + self.slopes_w_per_token_per_s[i] * (
+            tokens_per_s - self.tokens_per_s[i]
+        )
+
+    def tokens_per_s_at(self, power_w: float) -> float:
+        """Most tokens/s inside ``power_w``."""
+        if power_w >= self.max_power_w:
+            return self.max_tokens_per_s
+        if power_w < self.idle_w:
+            return 0.0
+        i = max(0, bisect_left(self.power_w, power_w) - 1)
+        slope = self.slopes_w_per_token_per_s[i]
+        if slope == 0:
+            return self.tokens_per_s[i + 1]
+        return self.tokens_per_s[i] + (power_w - self.power_w[i]) / slope
+
+    @staticmethod
+    def lower_hull(idle_w: float, points: Iterable[tuple[float, float]]) -> PowerCurve:
+        """Lower convex hull of ``(tokens_per_s, power_w)`` points above ``(0, idle_w)``.
+
+        Time-sharing between two neighbouring points reaches any point of the hull.
+        """
+        hull: list[tuple[float, float]] = [(0.0, idle_w)]
+        for tokens, power in sorted(points):
+            if tokens <= 0:
+                continue
+            point = (tokens, max(power, idle_w))
+            while len(hull) > 1 and _turns_down(hull[-2], hull[-1], point):
+                hull.pop()
+            if point[0] > hull[-1][0]:
+                hull.append(point)
+        rising = [hull[0]]
+        for point in hull[1:]:
+            rising.append((point[0], max(point[1], rising[-1][1])))
+        return PowerCurve(tuple(p[0] for p in rising), tuple(p[1] for p in rising))
+
+    @staticmethod
+    def combined(curves: Sequence[PowerCurve]) -> PowerCurve:
+        """Cheapest joint curve of several: their segments laid end to end by rising slope."""
+        segments = sorted(
+            (slope, curve.tokens_per_s[i + 1] - curve.tokens_per_s[i])
+            for curve in curves
+            for i, slope in enumerate(curve.slopes_w_per_token_per_s)
+        )
+        tokens = [0.0]
+        power = [sum(curve.idle_w for curve in curves)]
+        for slope, width in segments:
+            tokens.append(tokens[-1] + width)
+            power.append(power[-1] + slope * width)
+        return PowerCurve(tuple(tokens), tuple(power))
+
+
+def _turns_down(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
+    return (b[0] - a[0]) * (c[1] - b[1]) <= (c[0] - b[0]) * (b[1] - a[1])
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCapability:
+    """What a node can be asked for, at the node's boundary (GPUs and everything around them)."""
+
+    node_id: int
+    name: str
+    power_min_w: float
+    power_max_w: float
+    curve: PowerCurve
+    online: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A registered node."""
+
+    id: int
+    site_id: int
+    name: str
+    hardware: str
+    gpu_model: str
+    gpu_count: int
+    models: tuple[str, ...]
+    origin: Origin
+    capability: NodeCapability
+    registered_at: datetime
+    last_seen_at: datetime | None
