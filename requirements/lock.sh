@@ -9,5 +9,6 @@ lock() {
         pyproject.toml requirements/build.in "$@" --output-file "requirements/$out" >/dev/null
 }
 lock node.txt --extra node
+lock node-test.txt requirements/node-test.in --extra node
 lock run.txt --extra service --extra node
 lock dev.txt --extra service --extra node --extra plot --extra dev

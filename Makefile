@@ -1,0 +1,78 @@
+# Two commands matter: `make run` and `make test`. Both set up what they need.
+# uv is used where it is installed, venv + pip where it is not.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+SOURCES := pyproject.toml hatch_build.py dashboards/package-lock.json
+
+export PALS_GRID_DATA_DIR ?= $(CURDIR)/.pals-grid
+
+ifdef UV
+make_venv = uv venv --quiet --allow-existing --python "$(PYTHON)" $(1)
+install = VIRTUAL_ENV="$(CURDIR)/$(1)" uv pip install --quiet
+else
+make_venv = "$(PYTHON)" -m venv $(1)
+install = $(1)/bin/pip install --quiet --disable-pip-version-check
+endif
+
+.PHONY: run test check format lock test-node test-browser test-postgres bench clean
+
+run: $(VENV)/.run ## set up and start the service with a demo site on http://127.0.0.1:8080
+	@exec $(BIN)/pals-grid up
+
+test: $(VENV)/.dev ## set up and pass the tests
+	$(BIN)/pytest -m "not browser and not gpu" $(PYTEST_ARGS)
+
+check: $(VENV)/.dev ## lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test-node: .venv-node/.node ## the node's tests in an environment with the node's packages alone
+	.venv-node/bin/python -m pytest -p no:cacheprovider tests/unit/core tests/unit/wire \
+	    tests/unit/powermodel tests/unit/sim tests/unit/node tests/contract/test_devices.py
+
+test-browser: $(VENV)/.dev ## the console in Debian's chromium
+	$(BIN)/pytest -m browser tests/browser
+
+test-postgres: $(VENV)/.dev ## the store's and the service's tests on a server of your own
+	@test -n "$$PALS_GRID_TEST_DATABASE_URL" || { echo "set PALS_GRID_TEST_DATABASE_URL" >&2; exit 2; }
+	$(BIN)/pytest tests/unit/store tests/unit/service tests/integration
+
+bench: $(VENV)/.dev ## cost of a tick, of a plan, of ingest: figures, never a pass or fail
+	$(BIN)/python -m pals_grid.evaluate.bench
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## renew the lock files (needs uv)
+	requirements/lock.sh
+
+clean:
+	rm -rf .venv .venv-node build dist .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/.run: requirements/run.txt $(SOURCES)
+	$(call setup,$(VENV),requirements/run.txt)
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(SOURCES)
+	$(call setup,$(VENV),requirements/dev.txt)
+	@touch $@ $(VENV)/.run
+
+.venv-node/.node: requirements/node-test.txt $(SOURCES)
+	$(call setup,.venv-node,requirements/node-test.txt)
+	@touch $@
+
+# $(1) the environment, $(2) its lock file
+define setup
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+    { echo "PALS Grid needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Set PYTHON=..." >&2; exit 2; }
+@echo "setting up $(1) from $(2)"
+@$(call make_venv,$(1))
+@$(call install,$(1)) --require-hashes -r $(2)
+@$(call install,$(1)) --no-build-isolation --no-deps -e .
+endef
