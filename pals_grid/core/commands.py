@@ -8,11 +8,15 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class NodeCommand:
-    """One tick's decision for one engine: a power limit per GPU and a batch size."""
+    """One tick's decision for one engine: a power limit per GPU and a batch size.
+
+    ``deferrable_seqs`` is how many requests that may wait shall run; None leaves it to the engine.
+    """
 
     power_limit_w: float
     max_num_seqs: int
     reason: str
+    deferrable_seqs: int | None = None
 
 
 class Outcome(StrEnum):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, TypeVar
 
-from pals_grid.core.errors import FeedRejected, FeedUnavailable, InvalidValue
+from pals_grid.core.errors import FeedDataInvalid, FeedRejected, FeedUnavailable, InvalidValue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pals_grid.core.ports import ConnectorOption, HttpResponse
+
+T = TypeVar("T")
 
 
 def read_options(given: Mapping[str, str], known: tuple[ConnectorOption, ...]) -> dict[str, str]:
@@ -43,3 +48,65 @@ def raise_for_status(response: HttpResponse, provider_says: str) -> None:
         wish = response.headers.get("retry-after", "")
         raise FeedUnavailable(message, float(wish) if wish.isdecimal() else None)
     raise FeedRejected(message)
+
+
+@contextmanager
+def refusing(provider: str) -> Iterator[None]:
+    """Turn an InvalidValue inside into FeedDataInvalid, with the provider's name before it.
+
+    Raises:
+        FeedDataInvalid: when a value that the provider gave is out of bounds.
+    """
+    try:
+        yield
+    except InvalidValue as error:
+        raise FeedDataInvalid(f"{provider}: {error}") from error
+
+
+def load_json(payload: bytes) -> object:
+    """Read JSON with every number as an exact Decimal.
+
+    Raises:
+        InvalidValue: when it is not JSON; NaN and Infinity are not.
+    """
+    try:
+        text = payload.decode("utf-8-sig")
+        return json.loads(
+            text, parse_float=Decimal, parse_int=Decimal, parse_constant=_refuse_constant
+        )
+    except (ValueError, InvalidOperation, RecursionError) as error:
+        raise InvalidValue("payload", payload[:40], f"must be JSON ({error})") from error
+
+
+def read_number(field: str, value: object) -> Decimal:
+    """Read a finite number, given as such or as text, exactly.
+
+    Raises:
+        InvalidValue: for anything else.
+    """
+    number = None
+    if isinstance(value, str | Decimal):
+        try:
+            number = Decimal(value)
+        except InvalidOperation:
+            number = None
+    if number is None or not number.is_finite():
+        shown = value if isinstance(value, str | Decimal | None) else type(value).__name__
+        raise InvalidValue(field, None if shown is None else str(shown), "must be a finite number")
+    return number
+
+
+def read_member(record: object, name: str, kind: type[T]) -> T:
+    """Read the member ``name`` of a JSON object, which must be of the type ``kind``.
+
+    Raises:
+        InvalidValue: when there is no such member, or it is of another type.
+    """
+    found = record.get(name) if isinstance(record, dict) else None
+    if not isinstance(found, kind):
+        raise InvalidValue(name, type(found).__name__, f"must be there and be a {kind.__name__}")
+    return found
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a JSON number")

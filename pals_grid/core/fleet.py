@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
+MIN_STEP_TOKENS_PER_S = 1e-3
+"""Breakpoints of a curve are at least this far apart: closer ones are rounding, not data."""
+
+
 class Origin(StrEnum):
     """Where a figure comes from; shown beside it everywhere."""
 
@@ -59,6 +63,21 @@ class FrontierTable:
             raise InvalidValue("points", 0, "a frontier table needs at least one operating point")
 
 
+FLOOR_RATIO = 0.03
+
+
+def floor_point(points: Iterable[OperatingPoint], itl_slo_s: float) -> OperatingPoint:
+    """Return the point to fall back on: most throughput within 3 % of the least power.
+
+    At the lowest power limit the batch hardly changes the draw; the smallest batch would save
+    nothing and starve the engine. Points inside the ITL objective come first.
+    """
+    everything = tuple(points)
+    least_w = min(point.gpu_power_w for point in everything)
+    low = [point for point in everything if point.gpu_power_w <= least_w * (1 + FLOOR_RATIO)]
+    return max(low, key=lambda point: (point.itl_s <= itl_slo_s, point.tokens_per_s))
+
+
 @dataclass(frozen=True, slots=True)
 class PowerCurve:
     """Power as a convex, rising, piecewise-linear function of output tokens/s.
@@ -76,12 +95,13 @@ class PowerCurve:
         if self.tokens_per_s[0] != 0:
             raise InvalidValue("tokens_per_s[0]", self.tokens_per_s[0], "must be 0")
         rising = zip(self.tokens_per_s, self.tokens_per_s[1:], strict=False)
-        if any(b <= a for a, b in rising):
-            raise InvalidValue("tokens_per_s", self.tokens_per_s, "must rise")
+        if any(b - a < MIN_STEP_TOKENS_PER_S * 0.99 for a, b in rising):
+            bound = f"must rise by at least {MIN_STEP_TOKENS_PER_S}"
+            raise InvalidValue("tokens_per_s", self.tokens_per_s, bound)
         slopes = self.slopes_w_per_token_per_s
         if any(not math.isfinite(s) or s < 0 for s in slopes):
             raise InvalidValue("power_w", self.power_w, "must be finite and must not fall")
-        if any(b < a - 1e-9 for a, b in itertools.pairwise(slopes)):
+        if any(b < a - 1e-6 * max(1.0, a) for a, b in itertools.pairwise(slopes)):
             raise InvalidValue("power_w", self.power_w, "must be convex in tokens_per_s")
 
     @property
@@ -120,9 +140,7 @@ class PowerCurve:
         if tokens_per_s >= self.max_tokens_per_s:
             return self.max_power_w
         i = bisect_right(self.tokens_per_s, tokens_per_s) - 1
-        return self.power_w[i] + self.slopes_w_per_token_per_s[i] * (
-            tokens_per_s - self.tokens_per_s[i]
-        )
+        return self.power_w[i] + self._slope(i) * (tokens_per_s - self.tokens_per_s[i])
 
     def tokens_per_s_at(self, power_w: float) -> float:
         """Most tokens/s inside ``power_w``."""
@@ -131,10 +149,15 @@ class PowerCurve:
         if power_w < self.idle_w:
             return 0.0
         i = max(0, bisect_left(self.power_w, power_w) - 1)
-        slope = self.slopes_w_per_token_per_s[i]
+        slope = self._slope(i)
         if slope == 0:
             return self.tokens_per_s[i + 1]
         return self.tokens_per_s[i] + (power_w - self.power_w[i]) / slope
+
+    def _slope(self, i: int) -> float:
+        return (self.power_w[i + 1] - self.power_w[i]) / (
+            self.tokens_per_s[i + 1] - self.tokens_per_s[i]
+        )
 
     @staticmethod
     def lower_hull(idle_w: float, points: Iterable[tuple[float, float]]) -> PowerCurve:
@@ -144,12 +167,10 @@ class PowerCurve:
         """
         hull: list[tuple[float, float]] = [(0.0, idle_w)]
         for tokens, power in sorted(points):
-            if tokens <= 0:
-                continue
             point = (tokens, max(power, idle_w))
             while len(hull) > 1 and _turns_down(hull[-2], hull[-1], point):
                 hull.pop()
-            if point[0] > hull[-1][0]:
+            if point[0] - hull[-1][0] >= MIN_STEP_TOKENS_PER_S:
                 hull.append(point)
         rising = [hull[0]]
         for point in hull[1:]:

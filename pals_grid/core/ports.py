@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +75,9 @@ class Gpu(Protocol):
 class EngineSample:
     """One look at a serving engine. Names ending in ``_total`` are counters that only rise.
 
-    ``max_num_seqs`` is None where the engine does not tell.
+    ``max_num_seqs`` is None where the engine does not tell. Requests that may wait are
+    ``requests_deferred`` while they do, apart from ``requests_waiting``, and part of
+    ``requests_running`` once they run.
     """
 
     requests_running: int
@@ -86,6 +88,8 @@ class EngineSample:
     ttft_misses_total: int
     itl_misses_total: int
     max_num_seqs: int | None
+    requests_deferred: int = 0
+    requests_running_deferrable: int = 0
 
 
 class Engine(Protocol):
@@ -104,6 +108,15 @@ class Engine(Protocol):
 
     def apply_max_num_seqs(self, max_num_seqs: int) -> ActuationResult:
         """Set the batch size and read it back; never raises for a refusal."""
+        ...
+
+
+@runtime_checkable
+class DeferrableSlots(Protocol):
+    """An engine that knows which requests may wait, and can be told how many of them to run."""
+
+    def apply_deferrable_seqs(self, deferrable_seqs: int) -> None:
+        """Let at most so many deferrable requests in; those inside run to their end."""
         ...
 
 

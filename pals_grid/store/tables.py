@@ -269,6 +269,7 @@ ENERGY_COLUMNS = (
     "idle_energy_j",
     "tokens_in",
     "tokens_out",
+    "requests_arrived",
     "requests_finished",
     "ttft_misses",
     "itl_misses",
@@ -339,6 +340,10 @@ def _rollup(name: str) -> Table:
         Column("energy_origin", Text, nullable=False),
         Column("node_energy_origin", Text, nullable=False),
         _number("power_draw_max_w"),
+        # Time that the rows cover, and the integral of power_limit_w over it: their ratio is the
+        # mean limit, and energy over duration the mean power.
+        _number("duration_s"),
+        _number("power_limit_j"),
         Column("rows", Integer, nullable=False),
         PrimaryKeyConstraint("node_id", "engine", "model", "start_at"),
         Index(f"ix_{name}_start_at", "start_at", postgresql_using="brin"),

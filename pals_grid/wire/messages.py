@@ -97,6 +97,7 @@ class EngineRow(Struct, frozen=True, kw_only=True):
     ``gpu_energy_j`` is from the GPUs' counters, ``node_energy_j`` the engine's share of the
     whole node, ``idle_energy_j`` the part of ``node_energy_j`` spent with no request running.
     ``power_limit_w`` and ``power_draw_w`` sum over the engine's GPUs, mean over the row.
+    ``requests_arrived`` counts those that wait, too: demand, where tokens are what was served.
     """
 
     engine: Name
@@ -122,6 +123,7 @@ class EngineRow(Struct, frozen=True, kw_only=True):
     requests_finished: Count
     ttft_misses: Count
     itl_misses: Count
+    requests_arrived: Count = 0
 
 
 class GpuRow(Struct, frozen=True, kw_only=True):
@@ -166,7 +168,10 @@ class GpuStatus(Struct, frozen=True, kw_only=True):
 
 
 class EngineStatus(Struct, frozen=True, kw_only=True):
-    """An engine at the last tick; rates over the last five seconds."""
+    """An engine at the last tick; rates over the last five seconds.
+
+    ``requests_deferred`` may wait and do; ``tokens_deferred`` is their estimated output.
+    """
 
     engine: Name
     model: Name
@@ -178,6 +183,8 @@ class EngineStatus(Struct, frozen=True, kw_only=True):
     tokens_out_per_s: Amount
     gpu_energy_j_per_token: float | None
     reason: str
+    requests_deferred: Count = 0
+    tokens_deferred: Amount = 0.0
 
 
 class NodeStatus(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,136 @@
+"""``pals-grid agent``: the node agent; needs the node's packages alone."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pals_grid.cli.arguments import Finite
+from pals_grid.core.errors import ConfigurationError, InvalidValue
+
+if TYPE_CHECKING:
+    from pals_grid.core.ports import Clock
+    from pals_grid.node.agent import AgentConfig
+    from pals_grid.node.hardware import NodeHardware
+
+MAX_TOKEN_BYTES = 4096
+
+
+@click.command("agent")
+@click.option("--url", envvar="PALS_GRID_URL", default="http://127.0.0.1:8080", show_default=True)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File with the site's enrolment token.",
+)
+@click.option("--name", default=lambda: os.uname().nodename, help="Default: the host's name.")
+@click.option("--hardware", type=click.Choice(["auto", "nvml", "sim"]), default="auto")
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Where schedule, spool and original limits are kept.",
+)
+@click.option("--dry-run", is_flag=True, help="Observe and decide, write nothing to any device.")
+@click.option("--observe-gpus", is_flag=True, help="--dry-run where the GPUs are real.")
+@click.option("--safe-power-w", type=Finite(0, 1e9), help="Limit while there never was a schedule.")
+@click.option("--engine-url", help="A vLLM server, read through its /metrics.")
+@click.option("--engine-model", help="The model that it serves.")
+@click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--log-level", default="info", show_default=True)
+@click.option("--parent-fd", type=click.IntRange(3), hidden=True)
+def command(  # noqa: PLR0913 - each is one option
+    *,
+    url: str,
+    token_file: Path,
+    name: str,
+    hardware: str,
+    state_dir: Path,
+    dry_run: bool,
+    observe_gpus: bool,
+    safe_power_w: float | None,
+    engine_url: str | None,
+    engine_model: str | None,
+    log_file: Path | None,
+    log_level: str,
+    parent_fd: int | None,
+) -> None:
+    """Run the node agent: follow the site's envelopes, measure energy per token."""
+    from pals_grid.cli.logs import open_logs  # noqa: PLC0415
+    from pals_grid.node.agent import AgentConfig, run_agent  # noqa: PLC0415
+    from pals_grid.node.real import can_open_gpus  # noqa: PLC0415
+
+    _require_url(url)
+    open_logs(log_level, log_file)
+    if observe_gpus and hardware != "sim" and can_open_gpus():
+        dry_run = True
+        click.echo(
+            "GPUs found: this demo node only observes them; PALS_GRID_DEMO_ACTUATE=1 lets it set "
+            "their power limits",
+            err=True,
+        )
+    config = AgentConfig(
+        url=url,
+        enrolment_token=read_token(token_file),
+        name=name,
+        state_dir=state_dir,
+        hardware=hardware,
+        safe_power_w=safe_power_w,
+        engine_metrics_url=engine_url,
+        engine_model=engine_model,
+        dry_run=dry_run,
+        parent_fd=parent_fd,
+    )
+    raise click.exceptions.Exit(run_agent(config, build_units=build_simulated))
+
+
+def read_token(path: Path) -> str:
+    """Read the enrolment token.
+
+    Raises:
+        ConfigurationError: when the file cannot be read or holds no token; never quotes it.
+    """
+    try:
+        with path.open("rb") as file:
+            token = file.read(MAX_TOKEN_BYTES).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        raise ConfigurationError(f"token-file: must be readable, got {path}: {reason}") from error
+    if not re.fullmatch(r"[!-~]+", token):
+        raise ConfigurationError(f"token-file: must hold one token, got {path} without one")
+    return token
+
+
+def _require_url(url: str) -> None:
+    if not re.match(r"https?://[^/]", url):
+        raise InvalidValue("url", url, "must begin with http:// or https://")
+
+
+def build_simulated(config: AgentConfig, clock: Clock) -> NodeHardware:
+    """Make the simulated node behind the node's own ports."""
+    from pals_grid.core.fleet import Origin  # noqa: PLC0415
+    from pals_grid.node.hardware import EngineUnit, NodeHardware  # noqa: PLC0415
+    from pals_grid.powermodel.table import BATCHES, build_frontier_table  # noqa: PLC0415
+    from pals_grid.sim.demo import DEMO_INPUT_PER_OUTPUT, demo_node  # noqa: PLC0415
+
+    node = demo_node(clock, name=config.name)
+    spec = node.spec
+    table = build_frontier_table(
+        spec.gpu_model,
+        spec.model,
+        spec.gpu_count,
+        DEMO_INPUT_PER_OUTPUT,
+        max_num_seqs=[batch for batch in BATCHES if batch <= spec.max_num_seqs],
+    )
+    return NodeHardware(
+        description=f"{spec.gpu_count} x {spec.gpu_model} (simulated)",
+        origin=Origin.SIMULATED,
+        units=(EngineUnit("engine", node.engine, node.gpus, table, Origin.SIMULATED),),
+        meter=node.meter,
+        overhead=spec.overhead,
+    )

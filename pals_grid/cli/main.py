@@ -1,0 +1,39 @@
+"""``pals-grid``: every command; heavy packages are imported only by the commands that need them."""
+
+from __future__ import annotations
+
+import click
+
+from pals_grid import __version__
+from pals_grid.cli.exits import EXIT_CODES, Commands
+
+
+@click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="pals-grid")
+def main() -> None:
+    """Power budgets for LLM inference fleets, from grid signals to watts."""
+
+
+def _add_commands() -> None:
+    # After `main`, so that each module stays importable by itself.
+    from pals_grid.cli import (  # noqa: PLC0415
+        agent,
+        db,
+        doctor,
+        event,
+        feed,
+        plan,
+        replay,
+        report,
+        serve,
+        up,
+    )
+
+    for module in (up, serve, agent, db, feed, event, plan, report, replay, doctor):
+        main.add_command(module.command)
+
+
+_add_commands()
+
+if __name__ == "__main__":
+    main()

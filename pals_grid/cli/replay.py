@@ -1,0 +1,109 @@
+"""``pals-grid replay``: a past day through the same code, in simulated time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pals_grid.cli.arguments import Finite, Instant, read_pairs
+from pals_grid.cli.output import json_option
+from pals_grid.core.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.command("replay")
+@click.option("--price", "price_path", type=_FILE, required=True, help="CSV of prices; may be .gz.")
+@click.option("--carbon", "carbon_path", type=_FILE, required=True, help="CSV of carbon intensity.")
+@click.option("--trace", "trace_path", type=_FILE, required=True, help="CSV of requests.")
+@click.option("--start", "start_at", type=Instant(), required=True, help="A full hour, ISO 8601.")
+@click.option("--hours", type=click.IntRange(1, 744), default=24, show_default=True)
+@click.option(
+    "--price-column",
+    "price_pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the file connector (unit=..., start_column=..., value_column=...).",
+)
+@click.option(
+    "--carbon-column", "carbon_pairs", multiple=True, metavar="KEY=VALUE", help="The same, carbon."
+)
+@click.option("--currency", default="GBP", show_default=True)
+@click.option("--timezone", default="Europe/London", show_default=True)
+@click.option("--carbon-price-per-tonne", type=Finite(0, 1e6), default=0.0, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture.")
+@json_option
+def command(  # noqa: PLR0913 - each is one option
+    *,
+    price_path: Path,
+    carbon_path: Path,
+    trace_path: Path,
+    start_at: datetime,
+    hours: int,
+    price_pairs: tuple[str, ...],
+    carbon_pairs: tuple[str, ...],
+    currency: str,
+    timezone: str,
+    carbon_price_per_tonne: float,
+    seed: int,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Run real prices and carbon through planner, service and node; compare with going without."""
+    from pals_grid.cli.environment import read_settings  # noqa: PLC0415
+    from pals_grid.evaluate.plot import plot_replay  # noqa: PLC0415
+    from pals_grid.evaluate.render import render_text  # noqa: PLC0415
+    from pals_grid.evaluate.replay import ReplayConfig, replay  # noqa: PLC0415
+
+    if plot is not None and not plot.absolute().parent.is_dir():
+        raise InvalidValue("plot", str(plot), "must be in a directory that exists")
+    config = ReplayConfig(
+        price_path=price_path,
+        carbon_path=carbon_path,
+        trace_path=trace_path,
+        start_at=start_at,
+        hours=hours,
+        price_mapping=read_pairs("price-column", price_pairs) or None,
+        carbon_mapping=read_pairs("carbon-column", carbon_pairs) or None,
+        currency=currency,
+        timezone=timezone,
+        carbon_price_per_tonne=carbon_price_per_tonne,
+        seed=seed,
+        database_url=read_settings().database_url,
+    )
+    with click.progressbar(length=1000, label=f"Replaying {hours} h", file=sys.stderr) as bar:
+        result = replay(config, _steps(bar.update))
+    if plot is not None:
+        plot_replay(result, plot)
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2, default=_plain))
+    else:
+        click.echo(render_text(result))
+
+
+def _steps(update: Callable[[int], None]) -> Callable[[float], None]:
+    """Turn a share that is done into steps of a thousandth."""
+    done = 0
+
+    def progress(ratio: float) -> None:
+        nonlocal done
+        now = round(1000 * ratio)
+        update(now - done)
+        done = now
+
+    return progress
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,0 +1,110 @@
+"""Corrections on top of the table: a PID on throughput, a guard on measured power."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ERROR_RATIO = 0.05
+CHANGE_RATIO = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Gains:
+    """Of the correction as a ratio of the table's limit; the integral acts per second."""
+
+    proportional: float = 0.2
+    integral_per_s: float = 0.1
+    derivative_s: float = 0.0
+
+
+class ThroughputPid:
+    """Moves one engine's power limit when its throughput is off target (PALS, step 4).
+
+    The error counts from 5 % on; a smaller one leaves the correction as it is. A point,
+    budget or target that moves by 5 % starts it afresh: the table has answered that change.
+    """
+
+    def __init__(self, gains: Gains | None = None) -> None:
+        self._gains = gains or Gains()
+        self._integral_w = 0.0
+        self._error = 0.0
+        self._basis: tuple[float, float, float] | None = None
+
+    def correct(
+        self,
+        base_w: float,
+        error_ratio: float,
+        dt_s: float,
+        *,
+        basis: tuple[float, float, float],
+        low_w: float,
+        high_w: float,
+    ) -> float:
+        """Limit per GPU in watts, inside ``[low_w, high_w]``.
+
+        ``base_w`` is the table's limit, ``error_ratio`` (target - throughput) / target, and
+        ``basis`` is (base, budget, target): the integral does not outlive a change of it.
+        """
+        if self._basis is None or _changed(self._basis, basis):
+            self._basis, self._integral_w, self._error = basis, 0.0, error_ratio
+        active = error_ratio if abs(error_ratio) > ERROR_RATIO else 0.0
+        slope = (active - self._error) / dt_s if dt_s > 0 else 0.0
+        self._error = active
+        gains = self._gains
+        moving_w = base_w * (gains.proportional * active + gains.derivative_s * slope)
+        grown_w = self._integral_w + base_w * gains.integral_per_s * active * dt_s
+        wanted_w = base_w + moving_w + grown_w
+        # Anti-windup: at a bound the integral may shrink but not grow.
+        if low_w <= wanted_w <= high_w or abs(grown_w) < abs(self._integral_w):
+            self._integral_w = grown_w
+        return min(max(base_w + moving_w + self._integral_w, low_w), high_w)
+
+
+class PowerGuard:
+    """Holds measured power inside the envelope where the table or the device is wrong.
+
+    Over the envelope, the GPUs together are told in the same tick to fall to what is allowed.
+    Where that is not enough after ``SETTLE_S`` (meters average over about 1 s), the excess is
+    taken off again. The ceiling rises by 1 % a second, above what is allowed only while
+    the draw is 10 % below that, and goes when the envelope rises.
+    """
+
+    RELEASE_PER_S = 0.01
+    SETTLE_S = 1.5
+    NEAR_RATIO = 0.9
+
+    def __init__(self) -> None:
+        self._ceiling_w: float | None = None
+        self._allowed_w = 0.0
+        self._held_s = 0.0
+
+    def ceiling_w(self, gpu_power_w: float, allowed_w: float, dt_s: float) -> float | None:
+        """Summed GPU power to hold, in watts; None while the table's choice may stand.
+
+        ``allowed_w`` is the GPUs' part of the envelope.
+        """
+        if allowed_w > self._allowed_w * (1 + CHANGE_RATIO):
+            self._ceiling_w = None
+        self._allowed_w = allowed_w
+        self._held_s += dt_s
+        if gpu_power_w > allowed_w:
+            self._lower(gpu_power_w, allowed_w)
+        elif self._ceiling_w is not None:
+            self._ceiling_w *= 1 + self.RELEASE_PER_S * dt_s
+            if gpu_power_w >= self.NEAR_RATIO * allowed_w:
+                self._ceiling_w = min(self._ceiling_w, allowed_w)
+            elif self._ceiling_w >= allowed_w * (1 + ERROR_RATIO):
+                self._ceiling_w = None
+        return self._ceiling_w
+
+    def _lower(self, gpu_power_w: float, allowed_w: float) -> None:
+        if self._ceiling_w is None or self._ceiling_w > allowed_w:
+            self._ceiling_w, self._held_s = allowed_w, 0.0
+        elif self._held_s >= self.SETTLE_S:
+            self._ceiling_w, self._held_s = self._ceiling_w * allowed_w / gpu_power_w, 0.0
+
+
+def _changed(before: tuple[float, ...], now: tuple[float, ...]) -> bool:
+    return any(
+        abs(a - b) > ERROR_RATIO * max(abs(a), abs(b)) for a, b in zip(before, now, strict=True)
+    )

@@ -1,0 +1,151 @@
+"""Reads and writes of one unit: failures left out and noted once, writes only where due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from pals_grid.core.commands import Outcome
+from pals_grid.core.errors import DeviceError
+from pals_grid.core.ports import DeferrableSlots
+from pals_grid.node.actuate import BatchActuator, GpuActuator
+from pals_grid.node.observation import UnitObservation
+from pals_grid.node.report import EngineTick, GpuTick
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pals_grid.core.commands import ActuationResult, NodeCommand
+    from pals_grid.core.ports import EngineSample, Gpu
+    from pals_grid.node.controller import Decision
+    from pals_grid.node.hardware import EngineUnit
+
+    Note = Callable[[str], None]
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Actuations:
+    """What was written at a tick; None where nothing was."""
+
+    gpus: tuple[ActuationResult | None, ...]
+    batch: ActuationResult | None
+
+
+class UnitIo:
+    """One unit's devices, with what has to be remembered between ticks."""
+
+    def __init__(self, unit: EngineUnit) -> None:
+        self._unit = unit
+        self._writers = [GpuActuator(gpu) for gpu in unit.gpus]
+        self._batch = BatchActuator(unit.engine)
+        self._silent: set[str] = set()
+        self._original_batch: int | None = None
+        self._before: EngineSample | None = None
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The unit's GPUs."""
+        return self._unit.gpus
+
+    @property
+    def batch_refused(self) -> bool:
+        """Whether the engine refused the last batch size."""
+        return self._batch.refused
+
+    def observe(self, note: Note) -> UnitObservation:
+        """Read every device."""
+        gpus = tuple(self._read(f"GPU {gpu.uuid}", gpu.observe, note) for gpu in self._unit.gpus)
+        engine = self._read(f"engine {self._unit.name}", self._unit.engine.observe, note)
+        return UnitObservation(gpus, engine)
+
+    def apply(
+        self, command: NodeCommand, view: UnitObservation, now_s: float, note: Note
+    ) -> Actuations:
+        """Carry out a command where the devices do not stand so already."""
+        limits: list[ActuationResult | None] = []
+        for writer, sample in zip(self._writers, view.gpus, strict=True):
+            result = None
+            if sample is not None:
+                changed = writer.foreign_change(sample.power_limit_w)
+                if changed is not None:
+                    note(changed)
+                if writer.due(command.power_limit_w, sample.power_limit_w, now_s):
+                    result = writer.write(command.power_limit_w, now_s)
+                    _note_trouble(f"GPU {writer.uuid}: power limit", result, note)
+            limits.append(result)
+        if command.deferrable_seqs is not None and isinstance(self._unit.engine, DeferrableSlots):
+            self._unit.engine.apply_deferrable_seqs(command.deferrable_seqs)
+        return Actuations(tuple(limits), self._apply_batch(command, view, now_s, note))
+
+    def restore_batch(self) -> str | None:
+        """Give the engine back the batch size it had; a line where that failed."""
+        if self._original_batch is None:
+            return None
+        result = self._batch.write(self._original_batch, 0.0)
+        if result.outcome is Outcome.APPLIED:
+            self._original_batch = None
+            return None
+        return (
+            f"engine {self._unit.name}: original max_num_seqs {self._original_batch}: "
+            f"{result.outcome} {result.detail}".rstrip()
+        )
+
+    def report(
+        self, view: UnitObservation, decision: Decision, done: Actuations, dt_s: float
+    ) -> EngineTick:
+        """Return the record of this unit's tick."""
+        before, self._before = self._before, view.engine
+        tokens = 0.0
+        if before is not None and view.engine is not None and dt_s > 0:
+            tokens = max(0.0, view.engine.tokens_out_total - before.tokens_out_total)
+        return EngineTick(
+            name=self._unit.name,
+            model=self._unit.engine.model,
+            origin=self._unit.origin,
+            gpus=tuple(
+                GpuTick(gpu.uuid, sample, result)
+                for gpu, sample, result in zip(self._unit.gpus, view.gpus, done.gpus, strict=True)
+            ),
+            sample=view.engine,
+            power_draw_w=view.power_draw_w,
+            power_limit_w=view.power_limit_w,
+            target_tokens_per_s=decision.target_tokens_per_s,
+            tokens_out_per_s=tokens / dt_s if dt_s > 0 else 0.0,
+            command=decision.command,
+            actuation=done.batch,
+            tokens_deferred=decision.tokens_deferred,
+        )
+
+    def _apply_batch(
+        self, command: NodeCommand, view: UnitObservation, now_s: float, note: Note
+    ) -> ActuationResult | None:
+        assert view.engine is not None  # a command is made only for an engine that answered
+        found = view.engine.max_num_seqs
+        if not self._batch.due(command.max_num_seqs, found, now_s):
+            return None
+        result = self._batch.write(command.max_num_seqs, now_s)
+        if result.outcome is not Outcome.REFUSED and self._original_batch is None:
+            self._original_batch = found
+        _note_trouble(f"engine {self._unit.name}: max_num_seqs", result, note)
+        return result
+
+    def _read(self, name: str, observe: Callable[[], S], note: Note) -> S | None:
+        try:
+            sample = observe()
+        except DeviceError as error:
+            if name not in self._silent:
+                self._silent.add(name)
+                note(f"{name} is left out: {error}")
+            return None
+        if name in self._silent:
+            self._silent.discard(name)
+            note(f"{name} answers again")
+        return sample
+
+
+def _note_trouble(name: str, result: ActuationResult, note: Note) -> None:
+    if result.outcome is not Outcome.APPLIED:
+        found = "nothing" if result.read_back is None else f"{result.read_back:g}"
+        note(f"{name} {result.requested:g} {result.outcome}, reads back {found}: {result.detail}")

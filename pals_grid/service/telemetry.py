@@ -1,0 +1,92 @@
+"""Telemetry: taken in once, read back, kept for a while."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pals_grid.service.paging import paged
+from pals_grid.store.engine import notify
+from pals_grid.store.partitions import RAW_KEPT_DAYS, drop_partitions_before, ensure_partitions
+from pals_grid.store.sites import SiteRepository
+from pals_grid.store.telemetry import PowerPoint, StoredEngineRow, TelemetryRepository
+from pals_grid.wire.messages import TelemetryAck
+
+if TYPE_CHECKING:
+    from pals_grid.core.fleet import Node
+    from pals_grid.core.intervals import Interval
+    from pals_grid.service.context import Context
+    from pals_grid.service.paging import Page, Paged
+    from pals_grid.wire.messages import TelemetryBatch
+
+__all__ = [
+    "PowerPoint",
+    "StoredEngineRow",
+    "ingest",
+    "load_engine_rows",
+    "load_power_series",
+    "maintain_partitions",
+]
+
+PARTITION_DAYS_AHEAD = 3
+
+
+def ingest(context: Context, node: Node, batch: TelemetryBatch) -> TelemetryAck:
+    """Store a node's batch; when this returns it is committed. Sent again it changes nothing.
+
+    Raises:
+        InvalidValue: names the row and the field; nothing of the batch is stored.
+    """
+    with context.database.begin() as connection:
+        telemetry = TelemetryRepository(connection)
+        engine_rows, gpu_rows = telemetry.ingest(node.id, batch, context.clock.now())
+        if engine_rows:
+            notify(connection, "telemetry", node.site_id)
+    return TelemetryAck(
+        spool_id=batch.spool_id,
+        seq=batch.seq,
+        engine_rows_inserted=engine_rows,
+        gpu_rows_inserted=gpu_rows,
+    )
+
+
+def load_engine_rows(
+    context: Context, slug: str, interval: Interval, page: Page, node_id: int | None = None
+) -> Paged[StoredEngineRow]:
+    """Rows of 5 s that start inside ``interval``, by start, node and engine.
+
+    Raises:
+        NotFound: no such site.
+    """
+    after = page.after(tuple[datetime, int, str])
+    with context.database.read() as connection:
+        found = TelemetryRepository(connection).load_engine_rows(
+            site_id=SiteRepository(connection).load(slug).id,
+            interval=interval,
+            node_id=node_id,
+            limit=page.limit + 1,
+            after=after,
+        )
+    return paged(found, page, lambda item: item.key)
+
+
+def load_power_series(
+    context: Context, slug: str, interval: Interval, step_s: float
+) -> list[PowerPoint]:
+    """Mean power and throughput of a site over steps of ``step_s``; gaps are left out.
+
+    Raises:
+        NotFound: no such site.
+    """
+    with context.database.read() as connection:
+        site = SiteRepository(connection).load(slug)
+        return TelemetryRepository(connection).load_power_series(site.id, interval, step_s)
+
+
+def maintain_partitions(context: Context) -> None:
+    """Make the days ahead and drop raw rows that are too old; the sums by minute stay."""
+    today = context.clock.now().date()
+    with context.database.begin() as connection:
+        ensure_partitions(connection, today, today + timedelta(days=PARTITION_DAYS_AHEAD))
+    with context.database.begin() as connection:
+        drop_partitions_before(connection, today - timedelta(days=RAW_KEPT_DAYS))

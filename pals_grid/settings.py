@@ -1,0 +1,136 @@
+"""What the operator sets, read once from the environment and passed in from there on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pals_grid.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that differs between two installations.
+
+    ``database_url`` None means the embedded Postgres below ``data_dir``.
+    ``allowed_hosts`` are names that the service answers to besides loopback and ``host``.
+    """
+
+    data_dir: Path
+    database_url: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    allowed_hosts: tuple[str, ...] = ()
+    log_level: str = "info"
+    demo_actuate: bool = False
+    stop_timeout_s: float = 4.0
+
+    @property
+    def url(self) -> str:
+        """Where a browser or a node on this machine reaches the service."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - names the wildcard, binds nothing
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def token_file(self) -> Path:
+        """Where ``up`` leaves the enrolment token for the nodes of this machine."""
+        return self.data_dir / "node-token"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Where ``up`` keeps its logs."""
+        return self.data_dir / "logs"
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Read the settings; an empty variable counts as unset.
+
+    Raises:
+        ConfigurationError: names the variable, its bound and the value.
+    """
+    return Settings(
+        data_dir=_data_dir(environ),
+        database_url=_database_url(environ),
+        host=_text(environ, "PALS_GRID_HOST", "127.0.0.1"),
+        port=int(_number(environ, "PALS_GRID_PORT", 8080, 1, 65_535, whole=True)),
+        allowed_hosts=_names(environ, "PALS_GRID_ALLOWED_HOSTS"),
+        log_level=_choice(environ, "PALS_GRID_LOG_LEVEL", "info", _LOG_LEVELS),
+        demo_actuate=_choice(environ, "PALS_GRID_DEMO_ACTUATE", "0", ("0", "1")) == "1",
+        stop_timeout_s=_number(environ, "PALS_GRID_STOP_TIMEOUT_S", 4.0, 0.5, 60.0),
+    )
+
+
+def _text(environ: Mapping[str, str], name: str, default: str) -> str:
+    return environ.get(name, "").strip() or default
+
+
+def _refuse(name: str, bound: str, value: object) -> ConfigurationError:
+    return ConfigurationError(f"{name}: {bound}, got {value!r}")
+
+
+def _data_dir(environ: Mapping[str, str]) -> Path:
+    given = _text(environ, "PALS_GRID_DATA_DIR", "")
+    if given:
+        path = Path(given).expanduser()
+        if path.exists() and not path.is_dir():
+            raise _refuse("PALS_GRID_DATA_DIR", "must be a directory", given)
+        return path.absolute()
+    base = _text(environ, "XDG_DATA_HOME", "")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "pals-grid"
+
+
+def _database_url(environ: Mapping[str, str]) -> str | None:
+    url = _text(environ, "PALS_GRID_DATABASE_URL", "")
+    if not url:
+        return None
+    scheme, separator, _ = url.partition("://")
+    if scheme not in {"postgresql", "postgresql+psycopg", "postgres"}:
+        # The rest of the value may hold a password, so at most the scheme is shown.
+        value = f"{scheme}://..." if separator else "no scheme"
+        raise _refuse("PALS_GRID_DATABASE_URL", "must begin with postgresql://", value)
+    return url.replace("postgres://", "postgresql://", 1) if scheme == "postgres" else url
+
+
+def _number(
+    environ: Mapping[str, str],
+    name: str,
+    default: float,
+    low: float,
+    high: float,
+    *,
+    whole: bool = False,
+) -> float:
+    text = _text(environ, name, "")
+    if not text:
+        return default
+    bound = f"must be {'a whole number' if whole else 'a number'} from {low:g} to {high:g}"
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError as error:
+        raise _refuse(name, bound, text) from error
+    if not math.isfinite(value) or not low <= value <= high:
+        raise _refuse(name, bound, text)
+    return value
+
+
+def _choice(environ: Mapping[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = _text(environ, name, default).lower()
+    if value not in allowed:
+        raise _refuse(name, f"must be one of {', '.join(allowed)}", value)
+    return value
+
+
+def _names(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    parts = tuple(part.strip().lower() for part in environ.get(name, "").split(","))
+    names = tuple(part for part in parts if part)
+    for part in names:
+        if "/" in part or "*" in part:
+            raise _refuse(name, "must be host names separated by commas", part)
+    return names

@@ -1,0 +1,162 @@
+"""Feeds and their health."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError
+
+from pals_grid.core.errors import Conflict, NotFound
+from pals_grid.core.feed import Feed, FeedHealth
+from pals_grid.core.series import Quantity
+from pals_grid.store.tables import feed, feed_health
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Row, Select
+
+_HEALTH = (
+    feed_health.c.last_attempt_at,
+    feed_health.c.last_success_at,
+    feed_health.c.next_attempt_at,
+    feed_health.c.last_error,
+    feed_health.c.last_error_kind,
+    feed_health.c.consecutive_failures,
+    feed_health.c.invalid_total,
+)
+
+
+class FeedRepository:
+    """Feeds over an open connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def insert(self, new: Feed) -> Feed:
+        """Store a feed; ``new.id`` is not looked at.
+
+        Raises:
+            Conflict: when the site has a feed of this name.
+        """
+        row = {
+            "site_id": new.site_id,
+            "name": new.name,
+            "connector": new.connector,
+            "quantity": new.quantity.value,
+            "options": dict(new.options),
+            "secret_ref": new.secret_ref,
+            "poll_s": new.poll_s,
+            "stale_after_s": new.stale_after_s,
+            "created_at": new.created_at,
+        }
+        try:
+            with self._connection.begin_nested():
+                made = self._connection.execute(insert(feed).values(row).returning(feed)).one()
+        except IntegrityError as error:
+            raise Conflict(f"name: the site has a feed {new.name!r} already") from error
+        return _feed(made)
+
+    def remove(self, feed_id: int, at: datetime) -> None:
+        """Take a feed out of use; its values stay, since plans refer to them.
+
+        Raises:
+            NotFound: no such feed.
+        """
+        change = update(feed).where(feed.c.id == feed_id, feed.c.removed_at.is_(None))
+        if self._connection.execute(change.values(removed_at=at)).rowcount == 0:
+            raise NotFound("feed", feed_id)
+
+    def load(self, feed_id: int) -> Feed:
+        """Return the feed of this id, if it is in use.
+
+        Raises:
+            NotFound: no such feed.
+        """
+        query = select(feed).where(feed.c.id == feed_id, feed.c.removed_at.is_(None))
+        row = self._connection.execute(query).one_or_none()
+        if row is None:
+            raise NotFound("feed", feed_id)
+        return _feed(row)
+
+    def load_with_health(self, feed_id: int) -> tuple[Feed, FeedHealth]:
+        """Return the feed of this id, if it is in use, and its health.
+
+        Raises:
+            NotFound: no such feed.
+        """
+        row = self._connection.execute(_with_health().where(feed.c.id == feed_id)).one_or_none()
+        if row is None:
+            raise NotFound("feed", feed_id)
+        return _feed(row), _health(row)
+
+    def list_with_health_after(
+        self, site_id: int, feed_id: int | None, limit: int
+    ) -> list[tuple[Feed, FeedHealth]]:
+        """Up to ``limit`` feeds in use by id, those after ``feed_id``, with their health."""
+        query = _with_health().where(feed.c.site_id == site_id).order_by(feed.c.id).limit(limit)
+        if feed_id is not None:
+            query = query.where(feed.c.id > feed_id)
+        return [(_feed(row), _health(row)) for row in self._connection.execute(query)]
+
+    def list_all(self, site_id: int) -> list[Feed]:
+        """Every feed in use of a site, by creation."""
+        query = select(feed).where(feed.c.site_id == site_id, feed.c.removed_at.is_(None))
+        return [_feed(row) for row in self._connection.execute(query.order_by(feed.c.id))]
+
+    def list_by_ids(self, feed_ids: Collection[int]) -> list[Feed]:
+        """Feeds by id, removed ones included."""
+        query = select(feed).where(feed.c.id.in_(feed_ids)).order_by(feed.c.id)
+        return [_feed(row) for row in self._connection.execute(query)]
+
+    def list_due(self, now: datetime) -> list[int]:
+        """Ids of the feeds in use whose next attempt is due, the longest waiting first."""
+        due = feed_health.c.next_attempt_at
+        query = (
+            select(feed.c.id)
+            .outerjoin(feed_health)
+            .where(feed.c.removed_at.is_(None), or_(due.is_(None), due <= now))
+            .order_by(due.asc().nulls_first(), feed.c.id)
+        )
+        return list(self._connection.execute(query).scalars())
+
+    def record_health(self, feed_id: int, health: FeedHealth) -> None:
+        """Overwrite a feed's health."""
+        values = {column.name: getattr(health, column.name) for column in _HEALTH}
+        change = postgresql.insert(feed_health).values(feed_id=feed_id, **values)
+        self._connection.execute(
+            change.on_conflict_do_update(index_elements=["feed_id"], set_=values)
+        )
+
+
+def _with_health() -> Select[tuple[object, ...]]:
+    failures = func.coalesce(feed_health.c.consecutive_failures, 0).label("consecutive_failures")
+    invalid = func.coalesce(feed_health.c.invalid_total, 0).label("invalid_total")
+    return (
+        select(feed, *_HEALTH[:5], failures, invalid)
+        .outerjoin(feed_health)
+        .where(feed.c.removed_at.is_(None))
+    )
+
+
+def _health(row: Row[tuple[object, ...]]) -> FeedHealth:
+    return FeedHealth(**{column.name: getattr(row, column.name) for column in _HEALTH})
+
+
+def _feed(row: Row[tuple[object, ...]]) -> Feed:
+    return Feed(
+        id=row.id,
+        site_id=row.site_id,
+        name=row.name,
+        connector=row.connector,
+        quantity=Quantity(row.quantity),
+        options=row.options,
+        secret_ref=row.secret_ref,
+        poll_s=row.poll_s,
+        stale_after_s=row.stale_after_s,
+        created_at=row.created_at,
+        removed_at=row.removed_at,
+    )

@@ -1,0 +1,176 @@
+"""Nodes, their tokens and their last status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from sqlalchemy import insert, select, text
+from sqlalchemy.dialects import postgresql
+
+from pals_grid.core.errors import NotFound
+from pals_grid.core.fleet import Node, NodeCapability, Origin, PowerCurve
+from pals_grid.store.tables import enrolment_token, node, node_live
+from pals_grid.wire.messages import NodeStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Row, Select
+
+    from pals_grid.wire.messages import RegisterRequest
+
+# One statement for the second-by-second sign of life: status, last seen, notification.
+_RECORD_STATUS = text("""
+    WITH was AS (
+        SELECT last_seen_at FROM node WHERE id = :node_id
+    ), live AS (
+        INSERT INTO node_live (node_id, at, status) VALUES (:node_id, :at, CAST(:status AS jsonb))
+        ON CONFLICT (node_id) DO UPDATE SET at = excluded.at, status = excluded.status
+    ), seen AS (
+        UPDATE node SET last_seen_at = :at WHERE id = :node_id RETURNING site_id
+    )
+    SELECT was.last_seen_at, pg_notify('pals_grid', 'node:' || seen.site_id) FROM was, seen
+""")
+
+_BACKLOG = text("""
+    SELECT coalesce(sum((engine ->> 'tokens_deferred')::float8), 0)
+    FROM node JOIN node_live ON node_live.node_id = node.id,
+         jsonb_array_elements(node_live.status -> 'engines') AS engine
+    WHERE node.site_id = :site_id
+""")
+
+
+class NodeRepository:
+    """Nodes over an open connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def insert_enrolment_token(self, site_id: int, token_sha256: bytes, at: datetime) -> None:
+        """Store the digest of a token that lets nodes register at the site."""
+        row = {"site_id": site_id, "token_sha256": token_sha256, "created_at": at}
+        self._connection.execute(insert(enrolment_token).values(row))
+
+    def load_enrolment(self, token_sha256: bytes) -> tuple[int, bytes] | None:
+        """Site and stored digest of a valid enrolment token, or None."""
+        query = select(enrolment_token.c.site_id, enrolment_token.c.token_sha256).where(
+            enrolment_token.c.token_sha256 == token_sha256, enrolment_token.c.revoked_at.is_(None)
+        )
+        row = self._connection.execute(query).one_or_none()
+        return None if row is None else (row.site_id, row.token_sha256)
+
+    def load_by_token(self, token_sha256: bytes) -> tuple[Node, bytes] | None:
+        """Node and stored digest of a node token, or None."""
+        query = select(node).where(node.c.token_sha256 == token_sha256)
+        row = self._connection.execute(query).one_or_none()
+        return None if row is None else (_node(row), row.token_sha256)
+
+    def upsert(
+        self, site_id: int, request: RegisterRequest, token_sha256: bytes, at: datetime
+    ) -> Node:
+        """Store the node as it describes itself; the same name is the same node."""
+        values = {
+            "token_sha256": token_sha256,
+            "hardware": request.hardware,
+            "origin": request.origin.value,
+            "agent_version": request.agent_version,
+            "gpus": msgspec.to_builtins(request.gpus),
+            "models": list(request.models),
+            "power_min_w": request.power_min_w,
+            "power_max_w": request.power_max_w,
+            "curve": msgspec.to_builtins(request.curve),
+            "registered_at": at,
+            "last_seen_at": at,
+        }
+        change = (
+            postgresql.insert(node)
+            .values(site_id=site_id, name=request.name, **values)
+            .on_conflict_do_update(index_elements=["site_id", "name"], set_=values)
+            .returning(node)
+        )
+        return _node(self._connection.execute(change).one())
+
+    def find(self, site_id: int, name: str) -> Node | None:
+        """Return the site's node of this name, or None."""
+        query = select(node).where(node.c.site_id == site_id, node.c.name == name)
+        row = self._connection.execute(query).one_or_none()
+        return None if row is None else _node(row)
+
+    def record_status(self, node_id: int, status: bytes, at: datetime) -> datetime | None:
+        """Overwrite the node's status (JSON), received ``at``, and tell the listeners.
+
+        Returns when the node was seen before.
+        """
+        values = {"node_id": node_id, "at": at, "status": status.decode()}
+        row = self._connection.execute(_RECORD_STATUS, values).one()
+        seen_at: datetime | None = row.last_seen_at
+        return seen_at
+
+    def load(self, node_id: int) -> Node:
+        """Return the node of this id.
+
+        Raises:
+            NotFound: no such node.
+        """
+        return self.load_live(node_id)[0]
+
+    def load_live(self, node_id: int) -> tuple[Node, NodeStatus | None, datetime | None]:
+        """Return the node, its last status and when that was received.
+
+        Raises:
+            NotFound: no such node.
+        """
+        row = self._connection.execute(_with_status().where(node.c.id == node_id)).one_or_none()
+        if row is None:
+            raise NotFound("node", node_id)
+        return _live(row)
+
+    def list_live_after(
+        self, site_id: int, node_id: int | None, limit: int
+    ) -> list[tuple[Node, NodeStatus | None, datetime | None]]:
+        """Up to ``limit`` nodes of a site by id, those after ``node_id``, as ``load_live``."""
+        query = _with_status().where(node.c.site_id == site_id).order_by(node.c.id).limit(limit)
+        if node_id is not None:
+            query = query.where(node.c.id > node_id)
+        return [_live(row) for row in self._connection.execute(query)]
+
+    def list_all(self, site_id: int) -> list[Node]:
+        """Every node of a site, by id."""
+        query = select(node).where(node.c.site_id == site_id).order_by(node.c.id)
+        return [_node(row) for row in self._connection.execute(query)]
+
+    def load_backlog_tokens(self, site_id: int) -> float:
+        """Output tokens of deferrable work that waits at a site's nodes, as they last said."""
+        return float(self._connection.execute(_BACKLOG, {"site_id": site_id}).scalar_one())
+
+
+def _with_status() -> Select[tuple[object, ...]]:
+    return select(node, node_live.c.status, node_live.c.at).outerjoin(node_live)
+
+
+def _live(row: Row[tuple[object, ...]]) -> tuple[Node, NodeStatus | None, datetime | None]:
+    status = None if row.status is None else msgspec.convert(row.status, NodeStatus)
+    return _node(row), status, row.at
+
+
+def _node(row: Row[tuple[object, ...]]) -> Node:
+    gpus: list[Mapping[str, object]] = row.gpus
+    curve = PowerCurve(
+        tuple(point["tokens_per_s"] for point in row.curve),
+        tuple(point["power_w"] for point in row.curve),
+    )
+    return Node(
+        id=row.id,
+        site_id=row.site_id,
+        name=row.name,
+        hardware=row.hardware,
+        gpu_model=", ".join(sorted({str(gpu["model"]) for gpu in gpus})),
+        gpu_count=len(gpus),
+        models=tuple(row.models),
+        origin=Origin(row.origin),
+        capability=NodeCapability(row.id, row.name, row.power_min_w, row.power_max_w, curve),
+        registered_at=row.registered_at,
+        last_seen_at=row.last_seen_at,
+    )

@@ -1,0 +1,230 @@
+"""Energy, cost and carbon of a site, from the minute roll-up and the best known signals."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import DateTime, Double, Text, case, column, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
+
+from pals_grid.core.fleet import Origin
+from pals_grid.core.series import Quantity, ValueKind
+from pals_grid.core.units import J_PER_KWH, J_PER_MWH
+from pals_grid.store.tables import engine_minute, feed, node, observation, site
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Connection, RowMapping, TableValuedAlias
+
+    from pals_grid.core.intervals import Interval
+
+GROUPINGS = frozenset({"node", "model", "hour"})
+
+_SUMMED = (
+    "gpu_energy_j",
+    "node_energy_j",
+    "idle_energy_j",
+    "tokens_in",
+    "tokens_out",
+    "requests_finished",
+    "ttft_misses",
+    "itl_misses",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyRow:
+    """Sums over one group. ``node``, ``model`` and ``start_at`` are None when not grouped by.
+
+    ``cost`` (in the site's currency) and ``carbon_g`` (average intensity) are of the energy at
+    node boundary; None where no signal covers any of it. ``priced_ratio`` and ``carbon_ratio``
+    are the shares of that energy which a signal covers, 0 to 1.
+    """
+
+    node: str | None
+    model: str | None
+    start_at: datetime | None
+    gpu_energy_j: float
+    node_energy_j: float
+    idle_energy_j: float
+    tokens_in: float
+    tokens_out: float
+    requests_finished: float
+    ttft_misses: float
+    itl_misses: float
+    cost: float | None
+    carbon_g: float | None
+    priced_ratio: float
+    carbon_ratio: float
+    origins: frozenset[Origin]
+    price_kinds: frozenset[ValueKind]
+    carbon_kinds: frozenset[ValueKind]
+
+
+class ReportRepository:
+    """Over an open connection; never writes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def energy(self, *, site_id: int, interval: Interval, by: frozenset[str]) -> list[EnergyRow]:
+        """Energy of the minutes that start inside ``interval``, by node, model and hour.
+
+        Each minute is priced with the value known best today: measured before forecast before
+        synthetic, then of a feed that is still there, then the latest known. Prices in another
+        currency than the site's are left out, and so is marginal carbon intensity.
+        """
+        price = self._load_steps(site_id, interval, Quantity.PRICE)
+        carbon = self._load_steps(site_id, interval, Quantity.AVERAGE_INTENSITY)
+        groups = _groups(by)
+        energy_j = engine_minute.c.node_energy_j
+        query = (
+            select(
+                *(
+                    groups.get(name, literal(None)).label(name)
+                    for name in ("node", "model", "hour")
+                ),
+                *(func.sum(engine_minute.c[name]).label(name) for name in _SUMMED),
+                func.sum(energy_j * price.value).label("price_energy"),
+                func.sum(energy_j * carbon.value).label("carbon_energy"),
+                _covered(energy_j, price.value).label("priced_j"),
+                _covered(energy_j, carbon.value).label("carboned_j"),
+                func.array_agg(engine_minute.c.energy_origin.distinct()).label("gpu_origins"),
+                func.array_agg(engine_minute.c.node_energy_origin.distinct()).label("node_origins"),
+                func.array_agg(price.kind.distinct()).label("price_kinds"),
+                func.array_agg(carbon.kind.distinct()).label("carbon_kinds"),
+            )
+            .join(node, node.c.id == engine_minute.c.node_id)
+            .outerjoin(price.steps, price.at_minute)
+            .outerjoin(carbon.steps, carbon.at_minute)
+            .where(
+                node.c.site_id == site_id,
+                engine_minute.c.start_at >= interval.start_at,
+                engine_minute.c.start_at < interval.end_at,
+            )
+            .group_by(*groups.values())
+            .having(func.count() > 0)
+            .order_by(*groups.values())
+        )
+        return [_energy_row(row) for row in self._connection.execute(query).mappings()]
+
+    def _load_steps(self, site_id: int, interval: Interval, quantity: Quantity) -> _Steps:
+        """The best known values over ``interval``, as a step function of the minute."""
+        rank = case(
+            {"measured": 2, "forecast": 1, "synthetic": 0}, value=observation.c.kind, else_=-1
+        )
+        latest = (
+            select(
+                observation.c.start_at,
+                observation.c.end_at,
+                observation.c.value,
+                observation.c.kind,
+                rank.label("rank"),
+                feed.c.removed_at.is_(None).label("present"),
+                observation.c.known_at,
+            )
+            # Of one feed and slot only the latest known of each kind can win.
+            .ext(distinct_on(observation.c.feed_id, observation.c.start_at, observation.c.kind))
+            .join(feed, feed.c.id == observation.c.feed_id)
+            .join(site, site.c.id == feed.c.site_id)
+            .where(
+                feed.c.site_id == site_id,
+                feed.c.quantity == quantity.value,
+                observation.c.start_at < interval.end_at,
+                observation.c.end_at > interval.start_at,
+                or_(feed.c.removed_at.is_(None), observation.c.start_at < feed.c.removed_at),
+            )
+            .order_by(
+                observation.c.feed_id,
+                observation.c.start_at,
+                observation.c.kind,
+                observation.c.known_at.desc(),
+            )
+        )
+        if quantity is Quantity.PRICE:
+            latest = latest.where(observation.c.unit == site.c.policy["currency"].astext + "/MWh")
+        found = latest.subquery()
+        worst_first = select(found).order_by(found.c.rank, found.c.present, found.c.known_at)
+        return _Steps.painted(
+            quantity.value, self._connection.execute(worst_first).mappings().all()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """A signal as a step function: steps count from 1, the first begins at the first edge."""
+
+    steps: TableValuedAlias
+    at_minute: ColumnElement[bool]
+
+    @classmethod
+    def painted(cls, name: str, worst_first: Sequence[RowMapping]) -> _Steps:
+        """Lay the values over each other, the best last; gaps have no value."""
+        edges = sorted({row[end] for row in worst_first for end in ("start_at", "end_at")})
+        values: list[float | None] = [None] * len(edges)
+        kinds: list[str | None] = [None] * len(edges)
+        for row in worst_first:
+            first, last = bisect_left(edges, row["start_at"]), bisect_left(edges, row["end_at"])
+            values[first:last] = [row["value"]] * (last - first)
+            kinds[first:last] = [row["kind"]] * (last - first)
+        steps = (
+            func.unnest(literal(values, ARRAY(Double)), literal(kinds, ARRAY(Text)))
+            .table_valued(
+                column("value", Double), column("kind", Text), with_ordinality="step", name=name
+            )
+            .render_derived()
+        )
+        starts = literal(edges, ARRAY(DateTime(timezone=True)))
+        # A binary search by the database; 0, before the first edge, is no step's number.
+        number = func.width_bucket(engine_minute.c.start_at, starts)
+        return cls(steps, steps.c.step == number)
+
+    @property
+    def value(self) -> ColumnElement[float]:
+        """The value; NULL in a gap."""
+        return self.steps.c.value
+
+    @property
+    def kind(self) -> ColumnElement[str]:
+        """The value's kind; NULL in a gap."""
+        return self.steps.c.kind
+
+
+def _groups(by: frozenset[str]) -> dict[str, ColumnElement[object]]:
+    known: dict[str, ColumnElement[object]] = {
+        "hour": func.date_trunc("hour", engine_minute.c.start_at),
+        "node": node.c.name,
+        "model": engine_minute.c.model,
+    }
+    return {name: column for name, column in known.items() if name in by}
+
+
+def _covered(energy_j: ColumnElement[float], value: ColumnElement[float]) -> ColumnElement[float]:
+    return func.coalesce(func.sum(energy_j).filter(value.is_not(None)), 0.0)
+
+
+def _energy_row(row: RowMapping) -> EnergyRow:
+    total_j = row["node_energy_j"]
+    price_energy, carbon_energy = row["price_energy"], row["carbon_energy"]
+    origins = {*row["gpu_origins"], *row["node_origins"]}
+    return EnergyRow(
+        node=row["node"],
+        model=row["model"],
+        start_at=row["hour"],
+        **{name: row[name] for name in _SUMMED},
+        cost=None if price_energy is None else price_energy / J_PER_MWH,
+        carbon_g=None if carbon_energy is None else carbon_energy / J_PER_KWH,
+        priced_ratio=row["priced_j"] / total_j if total_j else 0.0,
+        carbon_ratio=row["carboned_j"] / total_j if total_j else 0.0,
+        origins=frozenset(Origin(name) for name in origins),
+        price_kinds=_kinds(row["price_kinds"]),
+        carbon_kinds=_kinds(row["carbon_kinds"]),
+    )
+
+
+def _kinds(names: Sequence[str | None]) -> frozenset[ValueKind]:
+    return frozenset(ValueKind(name) for name in names if name is not None)

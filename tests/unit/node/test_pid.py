@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pals_grid.node.pid import PowerGuard, ThroughputPid
+
+BASIS = (250.0, 1000.0, 500.0)
+
+
+def step(
+    pid: ThroughputPid, error: float, *, high_w: float = 400.0, base_w: float = 250.0
+) -> float:
+    basis = (base_w, 1000.0, 500.0)
+    return pid.correct(base_w, error, 0.5, basis=basis, low_w=100.0, high_w=high_w)
+
+
+def test_errors_up_to_5_percent_change_nothing() -> None:
+    pid = ThroughputPid()
+    assert [step(pid, error) for error in (0.05, -0.05, 0.03)] == [250.0] * 3
+
+
+def test_a_lasting_shortfall_raises_the_limit_more_and_more_up_to_the_bound() -> None:
+    pid = ThroughputPid()
+    limits = [step(pid, 0.2) for _ in range(60)]
+    assert limits[0] > 250.0
+    assert limits == sorted(limits)
+    assert limits[-1] == 400.0
+
+
+def test_it_does_not_wind_up_at_a_bound() -> None:
+    pid = ThroughputPid()
+    for _ in range(1000):
+        assert step(pid, 0.5, high_w=260.0) <= 260.0
+    limits = [step(pid, -0.2, high_w=260.0) for _ in range(4)]
+    assert limits[0] < 260.0
+
+
+def test_a_new_target_starts_afresh() -> None:
+    pid = ThroughputPid()
+    for _ in range(20):
+        step(pid, 0.2)
+    assert pid.correct(250.0, 0.0, 0.5, basis=(250.0, 1000.0, 900.0), low_w=100, high_w=400) == 250
+
+
+def test_a_correction_that_reached_its_goal_stays() -> None:
+    pid = ThroughputPid()
+    for _ in range(5):
+        step(pid, 0.2)
+    held = step(pid, 0.0)
+    assert held > 250.0
+    assert step(pid, 0.0) == held
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(100, 400)), max_size=50))
+def test_it_never_leaves_its_bounds(steps: list[tuple[float, float]]) -> None:
+    pid = ThroughputPid()
+    for error, high_w in steps:
+        assert 100.0 <= step(pid, error, high_w=high_w) <= high_w
+
+
+def test_guard_tells_the_gpus_at_once_what_they_may_draw() -> None:
+    assert PowerGuard().ceiling_w(1000.0, 800.0, 0.5) == 800.0
+
+
+def test_guard_waits_for_a_slow_meter_and_then_takes_the_overshoot_off() -> None:
+    guard = PowerGuard()
+    ceilings = [guard.ceiling_w(880.0, 800.0, 0.5) for _ in range(5)]
+    assert ceilings[:3] == [800.0] * 3
+    assert ceilings[-1] is not None
+    assert abs(ceilings[-1] - 800.0 * 800 / 880) < 1e-6
+
+
+def test_guard_lets_go_slowly_or_when_the_envelope_rises() -> None:
+    guard = PowerGuard()
+    guard.ceiling_w(1000.0, 800.0, 0.5)
+    assert [guard.ceiling_w(790.0, 800.0, 0.5) for _ in range(30)] == [800.0] * 30
+    assert guard.ceiling_w(600.0, 800.0, 0.5) == 800.0 * 1.005
+    slow = [guard.ceiling_w(600.0, 800.0, 0.5) for _ in range(30)]
+    assert slow[-1] is None
+    guard.ceiling_w(1000.0, 800.0, 0.5)
+    assert guard.ceiling_w(790.0, 900.0, 0.5) is None

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from pals_grid.node.fake import FakeGpu
+from pals_grid.node.restore import RestoreFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_restored_limits_are_forgotten_only_when_proven(tmp_path: Path) -> None:
+    path = tmp_path / "limits.json"
+    gpus = [FakeGpu("a", limit_w=350.0), FakeGpu("b", limit_w=300.0)]
+    originals = RestoreFile(path)
+    originals.remember({"a": 350.0, "b": 300.0})
+    for gpu in gpus:
+        gpu.apply_power_limit(150.0)
+    gpus[1].refuses = True
+    failures = RestoreFile(path).restore(gpus)
+    assert gpus[0].limit_w == 350.0
+    assert len(failures) == 1
+    assert "GPU b" in failures[0]
+    assert json.loads(path.read_bytes())["power_limit_w"] == {"b": 300.0}
+    gpus[1].refuses = False
+    assert RestoreFile(path).restore(gpus) == ()
+    assert gpus[1].limit_w == 300.0
+    assert not path.exists()
+
+
+def test_what_a_crash_left_is_not_overwritten_by_the_limit_found_later(tmp_path: Path) -> None:
+    path = tmp_path / "limits.json"
+    RestoreFile(path).remember({"a": 400.0})
+    RestoreFile(path).remember({"a": 150.0, "b": 300.0})
+    assert RestoreFile(path).pending == {"a": 400.0, "b": 300.0}
+
+
+def test_a_gpu_that_is_gone_keeps_its_entry(tmp_path: Path) -> None:
+    path = tmp_path / "limits.json"
+    RestoreFile(path).remember({"a": 400.0})
+    assert RestoreFile(path).restore([]) == ("GPU a: original limit 400 W: the GPU is not there",)
+    lost = FakeGpu("a")
+    lost.lost = True
+    assert "refused" in RestoreFile(path).restore([lost])[0]
+    assert path.exists()
+
+
+def test_a_limit_that_reads_back_differently_is_not_proven(tmp_path: Path) -> None:
+    path = tmp_path / "limits.json"
+    RestoreFile(path).remember({"a": 500.0})  # above what the device takes now
+    failures = RestoreFile(path).restore([FakeGpu("a")])
+    assert "reads back as 400 W" in failures[0]
+    assert path.exists()
+
+
+def test_a_corrupt_file_is_kept_aside_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "limits.json"
+    for number, content in enumerate((b"{", b'{"power_limit_w": {"a": "x"}}'), start=1):
+        path.write_bytes(content)
+        assert RestoreFile(path).pending == {}
+        assert (tmp_path / f"limits.json.corrupt-{number}").read_bytes() == content
+    assert caplog.text.count("cannot be read") == 2

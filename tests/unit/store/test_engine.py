@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from pals_grid.core.errors import ConfigurationError
+from pals_grid.store.engine import Database, lock, notify
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "postgres"])
+def test_url_comes_back_as_libpq_reads_it(scheme: str) -> None:
+    database = Database(f"{scheme}://u:secret@h:5433/d?sslmode=require")
+    assert database.url == "postgresql://u:secret@h:5433/d?sslmode=require"
+
+
+@pytest.mark.parametrize("url", ["mysql://h/d", "postgresql+asyncpg://h/d", "not a url"])
+def test_other_databases_are_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="postgresql://"):
+        Database(url)
+
+
+def test_begin_commits_and_rolls_back(database: Database) -> None:
+    with database.begin() as connection:
+        connection.execute(text("CREATE TABLE t AS SELECT 1 AS n"))
+    with suppress(ZeroDivisionError), database.begin() as connection:
+        connection.execute(text("INSERT INTO t VALUES (2)"))
+        raise ZeroDivisionError
+    with database.read() as connection:
+        assert connection.execute(text("SELECT n FROM t")).scalars().all() == [1]
+
+
+def test_read_cannot_write(database: Database) -> None:
+    with pytest.raises(DBAPIError, match="read-only"), database.read() as connection:
+        connection.execute(text("CREATE TABLE t (n int)"))
+
+
+def test_read_sees_one_state(database: Database) -> None:
+    with database.begin() as connection:
+        connection.execute(text("CREATE TABLE t (n int)"))
+    with database.read() as reader:
+        assert reader.execute(text("SELECT count(*) FROM t")).scalar_one() == 0
+        with database.begin() as writer:
+            writer.execute(text("INSERT INTO t VALUES (1)"))
+        assert reader.execute(text("SELECT count(*) FROM t")).scalar_one() == 0
+
+
+def test_sessions_run_in_utc(database: Database) -> None:
+    with database.begin() as connection:
+        assert connection.execute(text("SHOW timezone")).scalar_one() == "UTC"
+
+
+def test_ping_answers_or_raises(database: Database) -> None:
+    database.ping()
+    with pytest.raises(OperationalError):
+        Database("postgresql://nobody@127.0.0.1:1/nothing").ping()
+
+
+def test_notification_comes_with_the_commit_only(database: Database) -> None:
+    with psycopg.connect(database.url, autocommit=True) as listener:
+        listener.execute("LISTEN pals_grid")
+        with suppress(ZeroDivisionError), database.begin() as connection:
+            notify(connection, "plan", 1)
+            raise ZeroDivisionError
+        with database.begin() as connection:
+            notify(connection, "plan", 2)
+        payloads = [n.payload for n in listener.notifies(timeout=2, stop_after=1)]
+    assert payloads == ["plan:2"]
+
+
+def test_lock_admits_one_transaction_at_a_time(database: Database) -> None:
+    steps: list[str] = []
+
+    def follow() -> None:
+        with database.begin() as connection:
+            lock(connection, "site", 1)
+            steps.append("second")
+
+    with database.begin() as connection:
+        lock(connection, "site", 1)
+        thread = threading.Thread(target=follow)
+        thread.start()
+        time.sleep(0.1)
+        steps.append("first")
+    thread.join()
+    assert steps == ["first", "second"]
