@@ -48,10 +48,10 @@ def _split_power_w(limit_w: float, nodes: Sequence[NodeCapability]) -> list[floa
     total = math.fsum(granted)
     if total > limit_w:
         return _fit([power_w * limit_w / total for power_w in granted], limit_w)
-    idle_gaps = [
-        (i, max(0.0, node.curve.idle_w - node.power_min_w)) for i, node in enumerate(nodes)
+    floor_gaps = [
+        (i, max(0.0, node.curve.floor_w - node.power_min_w)) for i, node in enumerate(nodes)
     ]
-    left_w = _pour(granted, idle_gaps, limit_w - total)
+    left_w = _pour(granted, floor_gaps, limit_w - total)
     for group in _by_slope(_power_steps(nodes)):
         left_w = _pour(granted, group, left_w)
     headroom = [

@@ -13,6 +13,7 @@ import click
 from pals_grid.cli.arguments import Finite, Instant, read_pairs
 from pals_grid.cli.output import json_option
 from pals_grid.core.errors import InvalidValue
+from pals_grid.core.site import DEFAULT_RESERVE_RATIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,20 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--currency", default="GBP", show_default=True)
 @click.option("--timezone", default="Europe/London", show_default=True)
 @click.option("--carbon-price-per-tonne", type=Finite(0, 1e6), default=0.0, show_default=True)
+@click.option(
+    "--deferrable-ratio",
+    type=Finite(0, 1),
+    default=0.2,
+    show_default=True,
+    help="Share of the requests that may wait up to six hours.",
+)
+@click.option(
+    "--reserve-ratio",
+    type=Finite(0, 10),
+    default=DEFAULT_RESERVE_RATIO,
+    show_default=True,
+    help="Margin of throughput above the expected demand.",
+)
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture.")
 @json_option
@@ -54,6 +69,8 @@ def command(  # noqa: PLR0913 - each is one option
     currency: str,
     timezone: str,
     carbon_price_per_tonne: float,
+    deferrable_ratio: float,
+    reserve_ratio: float,
     seed: int,
     plot: Path | None,
     as_json: bool,
@@ -77,6 +94,8 @@ def command(  # noqa: PLR0913 - each is one option
         currency=currency,
         timezone=timezone,
         carbon_price_per_tonne=carbon_price_per_tonne,
+        deferrable_ratio=deferrable_ratio,
+        reserve_ratio=reserve_ratio,
         seed=seed,
         database_url=read_settings().database_url,
     )

@@ -60,7 +60,6 @@ class PlanRequest:
     """Everything a planner may look at. ``curve`` is the fleet's, at the site's boundary.
 
     ``backlog_tokens`` are output tokens of deferrable work that waits already;
-    ``fleet_minimum_w`` is the least power that the nodes can be held to while they serve.
     """
 
     policy: SitePolicy
@@ -69,7 +68,6 @@ class PlanRequest:
     events: tuple[DemandResponseEvent, ...]
     planned_at: datetime
     backlog_tokens: float = 0.0
-    fleet_minimum_w: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

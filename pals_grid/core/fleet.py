@@ -64,6 +64,7 @@ class FrontierTable:
 
 
 FLOOR_RATIO = 0.03
+DRAW_NOISE_RATIO = 0.02
 
 
 def floor_point(points: Iterable[OperatingPoint], itl_slo_s: float) -> OperatingPoint:
@@ -78,11 +79,17 @@ def floor_point(points: Iterable[OperatingPoint], itl_slo_s: float) -> Operating
     return max(low, key=lambda point: (point.itl_s <= itl_slo_s, point.tokens_per_s))
 
 
+def floor_power_w(points: Iterable[OperatingPoint], itl_slo_s: float) -> float:
+    """GPU power that a serving engine can be held to: the floor point's and 2 % for noise."""
+    return floor_point(points, itl_slo_s).gpu_power_w * (1 + DRAW_NOISE_RATIO)
+
+
 @dataclass(frozen=True, slots=True)
 class PowerCurve:
     """Power as a convex, rising, piecewise-linear function of output tokens/s.
 
-    ``tokens_per_s[0]`` is 0 and ``power_w[0]`` the power that is drawn without any work.
+    ``tokens_per_s[0]`` is 0 and ``power_w[0]`` the floor: the least power that its owner can be
+    held to while it serves.
     Power is at the boundary that the curve's owner states (node or site).
     """
 
@@ -105,8 +112,8 @@ class PowerCurve:
             raise InvalidValue("power_w", self.power_w, "must be convex in tokens_per_s")
 
     @property
-    def idle_w(self) -> float:
-        """Power without work."""
+    def floor_w(self) -> float:
+        """The least power."""
         return self.power_w[0]
 
     @property
@@ -136,7 +143,7 @@ class PowerCurve:
     def power_w_at(self, tokens_per_s: float) -> float:
         """Power needed for ``tokens_per_s``, held at the curve's ends."""
         if tokens_per_s <= 0:
-            return self.idle_w
+            return self.floor_w
         if tokens_per_s >= self.max_tokens_per_s:
             return self.max_power_w
         i = bisect_right(self.tokens_per_s, tokens_per_s) - 1
@@ -146,7 +153,7 @@ class PowerCurve:
         """Most tokens/s inside ``power_w``."""
         if power_w >= self.max_power_w:
             return self.max_tokens_per_s
-        if power_w < self.idle_w:
+        if power_w < self.floor_w:
             return 0.0
         i = max(0, bisect_left(self.power_w, power_w) - 1)
         slope = self._slope(i)
@@ -160,14 +167,14 @@ class PowerCurve:
         )
 
     @staticmethod
-    def lower_hull(idle_w: float, points: Iterable[tuple[float, float]]) -> PowerCurve:
-        """Lower convex hull of ``(tokens_per_s, power_w)`` points above ``(0, idle_w)``.
+    def lower_hull(floor_w: float, points: Iterable[tuple[float, float]]) -> PowerCurve:
+        """Lower convex hull of ``(tokens_per_s, power_w)`` points above ``(0, floor_w)``.
 
         Time-sharing between two neighbouring points reaches any point of the hull.
         """
-        hull: list[tuple[float, float]] = [(0.0, idle_w)]
+        hull: list[tuple[float, float]] = [(0.0, floor_w)]
         for tokens, power in sorted(points):
-            point = (tokens, max(power, idle_w))
+            point = (tokens, max(power, floor_w))
             while len(hull) > 1 and _turns_down(hull[-2], hull[-1], point):
                 hull.pop()
             if point[0] - hull[-1][0] >= MIN_STEP_TOKENS_PER_S:
@@ -186,7 +193,7 @@ class PowerCurve:
             for i, slope in enumerate(curve.slopes_w_per_token_per_s)
         )
         tokens = [0.0]
-        power = [sum(curve.idle_w for curve in curves)]
+        power = [sum(curve.floor_w for curve in curves)]
         for slope, width in segments:
             tokens.append(tokens[-1] + width)
             power.append(power[-1] + slope * width)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pals_grid.core.errors import InvalidValue
 from pals_grid.core.intervals import require_utc
+from pals_grid.core.site import DEFAULT_RESERVE_RATIO
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,9 +22,7 @@ class ReplayConfig:
     AzureLLMInferenceTrace; it is repeated under a daily envelope, which makes the
     load synthetic. ``price_mapping`` and ``carbon_mapping`` are options of the ``file``
     connector; None recognises the file by its header. ``seed`` fixes arrivals and noise.
-    ``deferrable_ratio`` of the requests may wait up to ``deferral_s``. ``reserve_ratio`` is large
-    because the trace's load swings within minutes, which a budget of half an hour has to let
-    through: 0.5 saves more, but first tokens come late by the percent.
+    ``deferrable_ratio`` of the requests may wait up to ``deferral_s``.
     """
 
     price_path: Path
@@ -38,7 +37,7 @@ class ReplayConfig:
     carbon_price_per_tonne: float = 0.0
     deferrable_ratio: float = 0.2
     deferral_s: float = 6 * 3600.0
-    reserve_ratio: float = 0.8
+    reserve_ratio: float = DEFAULT_RESERVE_RATIO
     seed: int = 1
     database_url: str | None = None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pals_grid.core.errors import InvalidValue
 from pals_grid.core.fleet import Origin
+from pals_grid.core.intervals import Interval
 from pals_grid.node.describe import describe_node
 from pals_grid.node.hardware import EngineUnit, NodeHardware
 from pals_grid.powermodel.table import build_frontier_table
@@ -66,19 +67,20 @@ class ReplayDay:
         return describe_node(DEMO_SPEC.name, hardware, self.slo, "replay")
 
     def history_rows(self) -> list[EngineRow]:
-        """Output tokens of the day before, by five minutes and without energy: for the forecast.
+        """Work of the day before, by five minutes and without energy: for the forecast.
 
         Drawn as the day itself, with another seed.
         """
         start_at = self.config.start_at - DAY
         steps = round(DAY.total_seconds() / HISTORY_STEP_S)
-        tokens = [0.0] * steps
+        tokens, requests = [0.0] * steps, [0] * steps
         for request in self.arrivals(start_at, DAY.total_seconds(), self.config.seed + 1):
             tokens[int(request.arrival_s // HISTORY_STEP_S)] += request.tokens_out
+            requests[int(request.arrival_s // HISTORY_STEP_S)] += 1
         step = timedelta(seconds=HISTORY_STEP_S)
         return [
-            _history_row(start_at + step * i, start_at + step * (i + 1), amount)
-            for i, amount in enumerate(tokens)
+            _history_row(Interval(start_at + step * i, start_at + step * (i + 1)), *work)
+            for i, work in enumerate(zip(tokens, requests, strict=True))
         ]
 
 
@@ -108,12 +110,12 @@ def load_day(config: ReplayConfig, slo: Slo) -> ReplayDay:
     return ReplayDay(config, slo, trace, table)
 
 
-def _history_row(start_at: datetime, end_at: datetime, tokens_out: float) -> EngineRow:
+def _history_row(interval: Interval, tokens_out: float, requests: int) -> EngineRow:
     return EngineRow(
         engine="history",
         model=DEMO_SPEC.model,
-        start_at=start_at,
-        end_at=end_at,
+        start_at=interval.start_at,
+        end_at=interval.end_at,
         ticks=0,
         gpu_energy_j=0.0,
         node_energy_j=0.0,
@@ -130,7 +132,8 @@ def _history_row(start_at: datetime, end_at: datetime, tokens_out: float) -> Eng
         requests_waiting=0.0,
         tokens_in=0.0,
         tokens_out=tokens_out,
-        requests_finished=0,
+        requests_arrived=requests,
+        requests_finished=requests,
         ttft_misses=0,
         itl_misses=0,
     )

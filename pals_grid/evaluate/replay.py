@@ -49,9 +49,6 @@ SETTLE = timedelta(hours=4)
 
 LAST_LOOK_S = 0.001
 """The last look is so long before the end, so that what it counts falls inside."""
-MINIMUM_MARGIN = 1.03
-"""Over the least power that the node states: held closer, dies that draw more than the table
-says and the noise of the draw leave it no batch."""
 
 WITH = "with"
 WITHOUT = "without"
@@ -134,7 +131,7 @@ def _prepare(config: ReplayConfig, database: Database) -> _Stage:
                 slug=name,
                 grid_connection_w=most_w,
                 safe_limit_w=most_w,
-                minimum_w=MINIMUM_MARGIN * request.power_min_w,
+                minimum_w=request.power_min_w,
             ),
         )
         feeds |= {f"{name} {feed}": number for feed, number in _add_feeds(context, config, name)}

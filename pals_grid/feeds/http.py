@@ -76,7 +76,7 @@ class RequestsHttp:
         except requests.exceptions.InvalidURL:
             raise FeedRejected(redact(f"url: cannot be asked for, got {url}")) from None
         except (requests.exceptions.RequestException, HTTPError, OSError) as error:
-            reason = redact(f"{type(error).__name__}: {error}")[:300]
+            reason = redact(f"{type(error).__name__}: {_cause(error)}")[:200]
             raise FeedUnavailable(f"no answer from {redact(url)}: {reason}") from None
 
     def _get(
@@ -115,6 +115,16 @@ class RequestsHttp:
                 raise FeedUnavailable(f"{url} did not finish within {self._limits.deadline_s:g} s")
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return HttpResponse(url, answer.status_code, headers, bytes(body))
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost reason: a user reads "Connection refused", not the layers around it."""
+    inner: object = error
+    while isinstance(inner, BaseException):
+        error = inner
+        reason = getattr(error, "reason", None) or (error.args[0] if error.args else None)
+        inner = reason if reason is not error else None
+    return str(error).rpartition(": ")[2] or str(error)
 
 
 def _require_http(url: str) -> None:

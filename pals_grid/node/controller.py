@@ -139,7 +139,7 @@ class _UnitController:
         self._fixed_batch: int | None = None
         self._chooser: PointChooser | None = None
         if unit.table is not None:
-            self._chooser = PointChooser(unit.table.points, slo.itl_s)
+            self._chooser = PointChooser(unit.table.points, slo.planned_itl_s)
             self._low_w = max(gpu.limit_range.min_w for gpu in unit.gpus)
             self._high_w = min(gpu.limit_range.max_w for gpu in unit.gpus)
 
@@ -185,7 +185,7 @@ class _UnitController:
         if table is not None:
             fixed = self._fixed_batch
             points = [p for p in table.points if fixed is None or p.max_num_seqs == fixed]
-            self._chooser = PointChooser(points, self._slo.itl_s)
+            self._chooser = PointChooser(points, self._slo.planned_itl_s)
 
     def observe(self, view: UnitObservation, dt_s: float) -> bool:
         """Take the samples; returns whether this unit can be controlled at this tick."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pals_grid.core.errors import DeviceError
-from pals_grid.core.fleet import PowerCurve, floor_point
+from pals_grid.core.fleet import PowerCurve, floor_power_w
 from pals_grid.powermodel.curve import node_power_curve
 from pals_grid.powermodel.overhead import NodeOverhead
 from pals_grid.wire.messages import CurvePoint, GpuDescription, RegisterRequest
@@ -21,7 +21,8 @@ def describe_node(
 ) -> RegisterRequest:
     """Describe a node at its own boundary.
 
-    Its least power is that of every unit's floor point, its most that of every unit's hungriest; a unit without a table counts with its GPUs' lowest and highest limits.
+    Its least power is the floor of every unit's table, its most that of every unit's hungriest
+    point; a unit without a table counts with its GPUs' lowest and highest limits.
 
     Raises:
         InvalidValue: when a table has no point that meets the ITL objective.
@@ -60,7 +61,7 @@ def _describe_gpu(gpu: Gpu) -> GpuDescription:
 def _power_range_w(unit: EngineUnit, slo: Slo) -> tuple[float, float]:
     if unit.table is not None:
         powers = [point.gpu_power_w for point in unit.table.points]
-        return floor_point(unit.table.points, slo.itl_s).gpu_power_w, max(powers)
+        return floor_power_w(unit.table.points, slo.planned_itl_s), max(powers)
     ranges = [gpu.limit_range for gpu in unit.gpus]
     return sum(limits.min_w for limits in ranges), sum(limits.max_w for limits in ranges)
 

@@ -27,7 +27,7 @@ class _Case:
     planned_tokens_per_s: float
     shortfall_tokens_per_s: float
     wanted_w: float
-    idle_w: float
+    floor_w: float
     fleet_tokens_per_s: float
 
     @property
@@ -50,15 +50,9 @@ def budget_interval(
     planned_tokens_per_s: float,
     shortfall_tokens_per_s: float,
 ) -> BudgetInterval:
-    """Budget of one slot: the power of the planned tokens and the reserve, inside the bounds.
-
-    With any work it is no less than the fleet's minimum: nodes held below that serve next to
-    nothing, although the curve's first segment, which shares time with idling, says otherwise.
-    """
+    """Budget of one slot: the power of the planned tokens and the reserve, inside the bounds."""
     reserve = 1 + request.policy.reserve_ratio
     wanted_w = request.curve.power_w_at(planned_tokens_per_s * reserve)
-    if planned_tokens_per_s > 0:
-        wanted_w = max(wanted_w, request.fleet_minimum_w)
     case = _Case(
         policy=request.policy,
         slot=slot,
@@ -67,7 +61,7 @@ def budget_interval(
         planned_tokens_per_s=planned_tokens_per_s,
         shortfall_tokens_per_s=shortfall_tokens_per_s,
         wanted_w=wanted_w,
-        idle_w=request.curve.idle_w,
+        floor_w=request.curve.floor_w,
         fleet_tokens_per_s=request.curve.max_tokens_per_s,
     )
     reason = _reason(case)
@@ -148,8 +142,8 @@ def _shortfall_note(case: _Case) -> str:
     if shortfall <= _NOTABLE_RATIO * demand:
         return ""
     note = f"{shortfall:.0f} tokens/s ({_share(shortfall, demand)} of the demand) cannot be served"
-    if case.cap.limit_w < case.idle_w:
-        return f"{note}: the fleet draws {_kw(case.idle_w)} without any work."
+    if case.cap.limit_w < case.floor_w:
+        return f"{note}: the fleet cannot serve below {_kw(case.floor_w)}."
     if case.fleet_tokens_per_s < demand:
         return f"{note}: the fleet's most is {case.fleet_tokens_per_s:.0f} tokens/s."
     return f"{note}."

@@ -70,10 +70,13 @@ def register_node(context: Context, token: str, request: RegisterRequest) -> Reg
         site = sites.load_by_id(enrolment[0])
         sites.lock(site.id)
         before = nodes.find(site.id, request.name)
-        node = nodes.upsert(site.id, request, _digest(node_token), context.clock.now())
+        now = context.clock.now()
+        was_away = before is None or _was_away(before.last_seen_at, now)
+        node = nodes.upsert(site.id, request, _digest(node_token), now)
         notify(connection, "node", site.id)
         if (
             before is None
+            or was_away
             or before.capability != node.capability
             or not has_plan(connection, site.id)
         ):
@@ -106,8 +109,12 @@ def record_status(context: Context, node: Node, status: NodeStatus) -> None:
     now = context.clock.now()
     with context.database.begin() as connection:
         seen_at = NodeRepository(connection).record_status(node.id, encode(status), now)
-    if seen_at is not None and now - seen_at >= ONLINE_FOR_PLANNING:
+    if _was_away(seen_at, now):
         replan(context, node.site_id, f"node {node.name} is back")
+
+
+def _was_away(seen_at: datetime | None, now: datetime) -> bool:
+    return seen_at is None or now - seen_at >= ONLINE_FOR_PLANNING
 
 
 def list_nodes(context: Context, slug: str, page: Page) -> Paged[NodeView]:

@@ -187,7 +187,7 @@ def _load_request(
     signals = load_signals(connection, site.id, intervals, now)
     past = Interval(now - timedelta(days=HISTORY_DAYS), now)
     history = TelemetryRepository(connection).load_demand_history(site.id, past, policy.slot_s)
-    curve = PowerCurve.combined([node.curve for node in fleet])
+    curve = PowerCurve.combined([_curve(node) for node in fleet])
     # Unknown demand is not zero demand: nothing is throttled before there is a record.
     stated = policy.demand_tokens_per_s or curve.max_tokens_per_s
     demand = forecast_demand(history, intervals, stated)
@@ -201,6 +201,11 @@ def _load_request(
         backlog_tokens=NodeRepository(connection).load_backlog_tokens(site.id),
     )
     return request, signals.inputs
+
+
+def _curve(node: NodeCapability) -> PowerCurve:
+    """Return what a node can do; one that is away serves nothing, but may draw its least."""
+    return node.curve if node.online else PowerCurve((0.0,), (node.power_min_w,))
 
 
 def _horizon(budget: PowerBudget) -> Interval:

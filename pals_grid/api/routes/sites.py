@@ -10,7 +10,7 @@ from pals_grid.api.base import Model, PagedOut, link_next
 from pals_grid.api.deps import ContextDep, IfMatchDep, PageDep
 from pals_grid.api.etag import version_tag
 from pals_grid.api.preconditions import precondition
-from pals_grid.core.site import Site, SitePolicy, Slo
+from pals_grid.core.site import DEFAULT_RESERVE_RATIO, Site, SitePolicy, Slo
 from pals_grid.service import nodes, sites
 from pals_grid.service.paging import Paged
 
@@ -38,7 +38,7 @@ class SiteIn(Model):
     carbon_price_per_tonne: float = 0.0
     deferrable_ratio: float = 0.0
     deferral_s: float = 6 * 3600.0
-    reserve_ratio: float = 0.25
+    reserve_ratio: float = DEFAULT_RESERVE_RATIO
     demand_tokens_per_s: float = 0.0
     slot_s: float = 1800.0
     horizon_s: float = 36 * 3600.0

@@ -106,7 +106,7 @@ def test_the_sum_never_exceeds_the_limit_and_minimums_are_granted_while_they_fit
     if math.fsum(node.power_min_w for node in nodes) <= limit_w * (1 - 1e-9):
         for grant, one in zip(grants, nodes, strict=True):
             assert grant.power_max_w >= one.power_min_w - 1e-6
-            assert grant.power_max_w <= max(one.power_max_w, one.curve.idle_w) + 1e-6
+            assert grant.power_max_w <= max(one.power_max_w, one.curve.floor_w) + 1e-6
     assert sum(grant.target_tokens_per_s for grant in grants) <= tokens + 1e-6
     for grant, one in zip(grants, nodes, strict=True):
         assert grant.target_tokens_per_s <= one.curve.tokens_per_s_at(grant.power_max_w) + 1e-6
@@ -119,11 +119,11 @@ def test_no_exchange_of_watts_between_two_nodes_gives_more_tokens(
 ) -> None:
     nodes = [NodeCapability(k, str(k), 0.0, c.max_power_w, c) for k, c in enumerate(fleet)]
     power_w = [grant.power_max_w for grant in allocate_envelopes(budget(limit_w), nodes)]
-    if any(w < c.idle_w for w, c in zip(power_w, fleet, strict=True)):
+    if any(w < c.floor_w for w, c in zip(power_w, fleet, strict=True)):
         return
     rates = [c.tokens_per_s_at(w) for w, c in zip(power_w, fleet, strict=True)]
     for giver, taker in [(a, b) for a in range(len(fleet)) for b in range(len(fleet)) if a != b]:
-        step_w = min(5.0, power_w[giver] - fleet[giver].idle_w)
+        step_w = min(5.0, power_w[giver] - fleet[giver].floor_w)
         gained = fleet[taker].tokens_per_s_at(power_w[taker] + step_w) - rates[taker]
         lost = rates[giver] - fleet[giver].tokens_per_s_at(power_w[giver] - step_w)
         assert gained <= lost + 1e-5 * max(1.0, *rates)

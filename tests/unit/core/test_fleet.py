@@ -17,22 +17,22 @@ def curves(draw: st.DrawFn) -> PowerCurve:
     return PowerCurve.lower_hull(draw(st.floats(0, 1000)), draw(POINTS))
 
 
-@given(idle_w=st.floats(0, 1000), points=POINTS)
+@given(floor_w=st.floats(0, 1000), points=POINTS)
 def test_the_hull_is_convex_rising_and_below_every_point(
-    idle_w: float, points: list[tuple[float, float]]
+    floor_w: float, points: list[tuple[float, float]]
 ) -> None:
-    curve = PowerCurve.lower_hull(idle_w, points)
+    curve = PowerCurve.lower_hull(floor_w, points)
     slopes = curve.slopes_w_per_token_per_s
     assert all(b >= a - 1e-6 * max(1.0, a) for a, b in pairwise(slopes))
-    assert curve.idle_w == idle_w
+    assert curve.floor_w == floor_w
     for tokens_per_s, power_w in points:
-        bound_w = max(power_w, idle_w)
+        bound_w = max(power_w, floor_w)
         assert curve.power_w_at(tokens_per_s) <= bound_w + 1e-6 * max(1.0, bound_w)
 
 
 @given(curve=curves(), share=st.floats(0, 1))
 def test_power_and_throughput_are_inverse(curve: PowerCurve, share: float) -> None:
-    power_w = curve.idle_w + share * (curve.max_power_w - curve.idle_w)
+    power_w = curve.floor_w + share * (curve.max_power_w - curve.floor_w)
     tokens_per_s = curve.tokens_per_s_at(power_w)
     assert curve.power_w_at(tokens_per_s) <= power_w + 1e-6 * max(1.0, power_w)
     assert curve.tokens_per_s_at(power_w + 1.0) >= tokens_per_s

@@ -8,7 +8,7 @@ from pals_grid.core.budget import Reason
 from pals_grid.core.fleet import Origin
 from pals_grid.core.ports import EngineSample, GpuSample, NodePower
 from pals_grid.core.site import Slo
-from pals_grid.node.controller import Decision, NodeController
+from pals_grid.node.controller import NodeController
 from pals_grid.node.fake import FakeEngine, FakeGpu
 from pals_grid.node.hardware import EngineUnit
 from pals_grid.node.observation import UnitObservation
@@ -17,6 +17,7 @@ from pals_grid.powermodel.overhead import NodeOverhead
 
 if TYPE_CHECKING:
     from pals_grid.core.fleet import FrontierTable
+    from pals_grid.node.controller import Decision
 
 OVERHEAD = NodeOverhead(0.0, 0.0)
 POWER = NodePower(100.0, Origin.SIMULATED)

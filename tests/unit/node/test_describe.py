@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pals_grid.core.fleet import Origin, floor_point
+from pals_grid.core.fleet import Origin, floor_power_w
 from pals_grid.core.site import Slo
 from pals_grid.node.describe import describe_node
 from pals_grid.node.fake import FakeEngine, FakeGpu
@@ -28,7 +28,7 @@ def test_a_node_states_its_range_and_curve_at_its_own_boundary(table: FrontierTa
     hardware = node(EngineUnit("e", FakeEngine(), gpus, table))
     request = describe_node("n", hardware, Slo(), "1.0")
     powers = [point.gpu_power_w for point in table.points]
-    floor_w = floor_point(table.points, Slo().itl_s).gpu_power_w
+    floor_w = floor_power_w(table.points, Slo().planned_itl_s)
     assert request.power_min_w == pytest.approx(100 + 1.1 * floor_w)
     assert request.power_max_w == pytest.approx(100 + 1.1 * max(powers))
     assert request.curve[0].tokens_per_s == 0
@@ -44,7 +44,7 @@ def test_the_base_power_of_two_engines_counts_once(table: FrontierTable) -> None
         for i in range(2)
     ]
     request = describe_node("n", node(*units), Slo(), "1.0")
-    floor_w = floor_point(table.points, Slo().itl_s).gpu_power_w
+    floor_w = floor_power_w(table.points, Slo().planned_itl_s)
     assert request.curve[0].power_w == pytest.approx(100 + 1.1 * 2 * floor_w)
 
 

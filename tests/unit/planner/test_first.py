@@ -170,7 +170,7 @@ def test_what_cannot_be_served_is_stated() -> None:
     assert "250 tokens/s (50 % of the demand) cannot be served" in item.explanation
     (dark,) = plan([100.0], [500.0], (make_event(100.0, 0, 1),))
     assert dark.planned_tokens_per_s == 0
-    assert "the fleet draws 0.60 kW without any work" in dark.explanation
+    assert "the fleet cannot serve below 0.60 kW" in dark.explanation
     (small,) = plan([100.0], [1500.0])
     assert small.shortfall_tokens_per_s == pytest.approx(500.0)
     assert "the fleet's most is 1000 tokens/s" in small.explanation
@@ -182,13 +182,6 @@ def test_the_minimum_holds_unless_an_event_is_lower() -> None:
     assert (item.limit_w, item.reason) == (700.0, Reason.MINIMUM)
     (item,) = plan([100.0], [10.0], (make_event(650.0, 0, 1),))
     assert (item.limit_w, item.reason) == (650.0, Reason.EVENT)
-
-
-def test_working_nodes_are_not_held_below_what_they_can_be_held_to() -> None:
-    request = PlanRequest(POLICY, CURVE, make_slots([1.0, 1.0], [150.0, 0.0]), (), NOW)
-    working, idle = plan_power_budget(replace(request, fleet_minimum_w=900.0)).intervals
-    assert (working.limit_w, working.reason) == (900.0, Reason.DEMAND)
-    assert (idle.limit_w, idle.reason) == (700.0, Reason.MINIMUM)
 
 
 def test_the_lowest_of_overlapping_events_counts_and_cuts_the_grid() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pals_grid.core.errors import InvalidValue
-from pals_grid.core.fleet import Origin, floor_point
+from pals_grid.core.fleet import Origin, floor_power_w
 from pals_grid.core.site import Slo
 from pals_grid.powermodel.coefficients import known_engines
 from pals_grid.powermodel.curve import node_power_curve
@@ -83,14 +83,14 @@ def test_an_impossible_workload_is_refused() -> None:
 def test_the_node_curve_stands_on_its_floor_and_reaches_the_fastest_point_inside_the_slo() -> None:
     table = _table()
     curve = node_power_curve(table, FOUR_A100, Slo(itl_s=0.05))
-    fastest = max(p.tokens_per_s for p in table.points if p.itl_s <= 0.05)
-    floor_w = floor_point(table.points, 0.05).gpu_power_w
-    assert curve.idle_w == pytest.approx(FOUR_A100.node_power_w(floor_w))
+    fastest = max(p.tokens_per_s for p in table.points if p.itl_s <= 0.04)
+    floor_w = floor_power_w(table.points, 0.04)
+    assert curve.floor_w == pytest.approx(FOUR_A100.node_power_w(floor_w))
     assert curve.max_tokens_per_s == pytest.approx(fastest)
     for point in table.points:
-        if point.itl_s <= 0.05:
+        if point.itl_s <= 0.04:
             cheapest_w = curve.power_w_at(point.tokens_per_s)
-            own_w = max(curve.idle_w, FOUR_A100.node_power_w(point.gpu_power_w))
+            own_w = max(curve.floor_w, FOUR_A100.node_power_w(point.gpu_power_w))
             assert cheapest_w <= own_w + 1e-6
 
 

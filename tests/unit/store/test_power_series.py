@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from sqlalchemy import text
 
@@ -134,12 +135,35 @@ def test_nothing_is_none_and_not_zero(database: Database, fleet: Fleet, start_at
         assert repository.load_demand_history(fleet.site_id, _hours(start_at, 1), 3600) == []
 
 
-def test_demand_is_tokens_served(
+def _demand(database: Database, fleet: Fleet, start_at: datetime) -> list[tuple[datetime, float]]:
+    with database.read() as connection:
+        return TelemetryRepository(connection).load_demand_history(
+            fleet.site_id, _hours(start_at.replace(minute=0), 1), 1800
+        )
+
+
+def test_demand_is_what_arrives_and_not_what_a_limit_lets_through(
     database: Database, fleet: Fleet, make_row: MakeRow, start_at: datetime
 ) -> None:
-    _ingest(database, fleet.node_ids[0], [make_row(k) for k in range(12)])
-    with database.read() as connection:
-        history = TelemetryRepository(connection).load_demand_history(
-            fleet.site_id, _hours(start_at, 1), 1800
-        )
-    assert history == [(start_at.replace(minute=30), sum(100 + k for k in range(12)) / 60)]
+    rows = [make_row(k) for k in range(-60, 0)]
+    arriving = [msgspec.structs.replace(row, requests_arrived=6) for row in rows]
+    _ingest(database, fleet.node_ids[0], arriving)
+    served = sum(100 + k for k in range(-60, 0)) / 300  # by 3 requests finished in each row
+    ((at, demand),) = _demand(database, fleet, start_at)
+    assert at == start_at.replace(minute=30)
+    assert demand == pytest.approx(2 * served)
+
+
+def test_demand_is_what_was_served_where_no_arrivals_are_told(
+    database: Database, fleet: Fleet, make_row: MakeRow, start_at: datetime
+) -> None:
+    _ingest(database, fleet.node_ids[0], [make_row(k) for k in range(-60, 0)])
+    served = sum(100 + k for k in range(-60, 0)) / 300
+    assert _demand(database, fleet, start_at) == [(start_at.replace(minute=30), served)]
+
+
+def test_less_than_five_minutes_are_no_record_of_demand(
+    database: Database, fleet: Fleet, make_row: MakeRow, start_at: datetime
+) -> None:
+    _ingest(database, fleet.node_ids[0], [make_row(k) for k in range(-59, 0)])
+    assert _demand(database, fleet, start_at) == []
