@@ -23,7 +23,7 @@ run: $(VENV)/.run ## set up and start the service with a demo site on http://127
 	@exec $(BIN)/pals-grid up
 
 test: $(VENV)/.dev ## set up and pass the tests
-	$(BIN)/pytest -m "not browser and not gpu" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not browser and not gpu" -n auto --maxprocesses 4 $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## lint, format, types, import rules
 	$(BIN)/ruff check .

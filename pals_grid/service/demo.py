@@ -11,6 +11,7 @@ from pals_grid.service.feeds import FeedRequest, add_feed, fetch_feed, list_feed
 from pals_grid.service.paging import Page
 from pals_grid.service.plans import load_plan, replan
 from pals_grid.service.sites import create_site, load_site
+from pals_grid.sim.demo import DEMO_TOKENS_PER_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,8 @@ POLICY = SitePolicy(
     safe_limit_w=1200.0,
     carbon_price_per_tonne=50.0,
     deferrable_ratio=0.3,
+    # What the simulated node's clients ask for on average, until there is a record.
+    demand_tokens_per_s=round(DEMO_TOKENS_PER_S),
 )
 LIVE = {Quantity.PRICE: "octopus_agile", Quantity.AVERAGE_INTENSITY: "neso"}
 SYNTHETIC_NAMES = {

@@ -28,14 +28,17 @@ DEMO_SPEC = NodeSpec(
     max_num_seqs=64,
 )
 DEMO_INPUT_PER_OUTPUT = AZURE_TOKENS_IN / AZURE_TOKENS_OUT
-_BURST_RATIO = 2.0
-_DEFERRABLE_RATIO = 0.1
+#: Less than the trace's mean, so that a burst at the busiest hour still fits.
+_RATE_PER_S = 0.8 * AZURE_RATE_PER_S
+_BURST_RATIO = 1.6
+_DEFERRABLE_RATIO = 0.3
+DEMO_TOKENS_PER_S = _RATE_PER_S * AZURE_TOKENS_OUT
 
 
 def demo_node(clock: Clock, *, name: str = DEMO_SPEC.name, seed: int = 1) -> SimNode:
     """Make a node under a synthetic load with a daily shape and short bursts."""
     arrivals = poisson(
-        AZURE_RATE_PER_S,
+        _RATE_PER_S,
         clock.now(),
         seed=seed,
         burst_ratio=_BURST_RATIO,

@@ -25,7 +25,12 @@ NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
 HALF_HOUR = timedelta(minutes=30)
 CURVE = PowerCurve((0.0, 500.0, 800.0, 1000.0), (600.0, 1000.0, 1600.0, 2400.0))
 POLICY = SitePolicy(
-    slug="s", name="S", grid_connection_w=2400.0, minimum_w=700.0, safe_limit_w=700.0
+    slug="s",
+    name="S",
+    grid_connection_w=2400.0,
+    minimum_w=700.0,
+    safe_limit_w=700.0,
+    reserve_ratio=0.25,
 )
 
 
