@@ -42,7 +42,7 @@ test-postgres: $(VENV)/.dev ## the store's and the service's tests on a server o
 	@test -n "$$PALS_GRID_TEST_DATABASE_URL" || { echo "set PALS_GRID_TEST_DATABASE_URL" >&2; exit 2; }
 	$(BIN)/pytest tests/unit/store tests/unit/service tests/integration
 
-bench: $(VENV)/.dev ## cost of a tick, of a plan, of ingest: figures, never a pass or fail
+bench: $(VENV)/.dev ## CPU cost of a tick, of the plant, of a plan: figures, never a pass or fail
 	$(BIN)/python -m pals_grid.evaluate.bench
 
 format: $(VENV)/.dev
