@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 SOURCES := pyproject.toml hatch_build.py dashboards/package-lock.json
 
-export PALS_GRID_DATA_DIR ?= $(CURDIR)/.pals-grid
+PALS_GRID_DATA_DIR ?= $(CURDIR)/.pals-grid
+export PALS_GRID_DATA_DIR
 
 ifdef UV
 make_venv = uv venv --quiet --allow-existing --python "$(PYTHON)" $(1)

@@ -6,6 +6,7 @@ processes share fires twice. What there is to do is read from our own tables at 
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from concurrent.futures import Executor, Future
@@ -20,7 +21,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from pals_grid.service.feeds import fetch_feed, list_due_feeds
-from pals_grid.service.plans import replan
+from pals_grid.service.plans import ONLINE_FOR_PLANNING, list_newly_offline, replan
 from pals_grid.service.runs import prune_runs, run_once
 from pals_grid.service.sites import load_every_site
 from pals_grid.service.telemetry import maintain_partitions
@@ -52,6 +53,7 @@ class Jobs:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._threads = DaemonThreads("jobs")
         self._scheduler: BackgroundScheduler | None = None
+        self._elected_s = -math.inf
         self._leadership = Leadership(
             database_url, on_elected=self._begin, on_lost=self._end, name="jobs"
         )
@@ -81,11 +83,24 @@ class Jobs:
             raise BaseExceptionGroup("fetches that failed otherwise than by their provider", errors)
 
     def replan_due(self) -> None:
-        """Plan every site whose present slot has no planning run yet."""
+        """Plan every site whose slot has no planning run yet, or which has just lost a node."""
         for site in load_every_site(self._context):
             every = timedelta(seconds=site.policy.slot_s)
             work = partial(replan, self._context, site.id, "schedule")
             self._once(f"replan:{site.id}", every, work)
+        if self._has_listened():
+            self._replan_newly_offline()
+
+    def _has_listened(self) -> bool:
+        """Whether nodes had time to be heard: after a pause of ours all seem to be silent."""
+        heard_s = self._context.clock.monotonic_s() - self._elected_s
+        return heard_s >= ONLINE_FOR_PLANNING.total_seconds()
+
+    def _replan_newly_offline(self) -> None:
+        """Plan every site that has just lost a node, so that the others get its share."""
+        for site_id, names in list_newly_offline(self._context).items():
+            work = partial(replan, self._context, site_id, f"offline: {', '.join(names)}")
+            self._once(f"offline:{site_id}", LOOK, work)
 
     def tidy(self) -> None:
         """Make the days ahead, drop what is too old."""
@@ -93,6 +108,7 @@ class Jobs:
         prune_runs(self._context)
 
     def _begin(self) -> None:
+        self._elected_s = self._context.clock.monotonic_s()
         scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": _Executor(self._threads)},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +29,6 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     log_level: str = "info"
     demo_actuate: bool = False
-    stop_timeout_s: float = 4.0
 
     @property
     def url(self) -> str:
@@ -59,11 +57,10 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         data_dir=_data_dir(environ),
         database_url=_database_url(environ),
         host=_text(environ, "PALS_GRID_HOST", "127.0.0.1"),
-        port=int(_number(environ, "PALS_GRID_PORT", 8080, 1, 65_535, whole=True)),
+        port=_whole(environ, "PALS_GRID_PORT", 8080, 1, 65_535),
         allowed_hosts=_names(environ, "PALS_GRID_ALLOWED_HOSTS"),
         log_level=_choice(environ, "PALS_GRID_LOG_LEVEL", "info", _LOG_LEVELS),
         demo_actuate=_choice(environ, "PALS_GRID_DEMO_ACTUATE", "0", ("0", "1")) == "1",
-        stop_timeout_s=_number(environ, "PALS_GRID_STOP_TIMEOUT_S", 4.0, 0.5, 60.0),
     )
 
 
@@ -98,24 +95,16 @@ def _database_url(environ: Mapping[str, str]) -> str | None:
     return url.replace("postgres://", "postgresql://", 1) if scheme == "postgres" else url
 
 
-def _number(
-    environ: Mapping[str, str],
-    name: str,
-    default: float,
-    low: float,
-    high: float,
-    *,
-    whole: bool = False,
-) -> float:
+def _whole(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
     text = _text(environ, name, "")
     if not text:
         return default
-    bound = f"must be {'a whole number' if whole else 'a number'} from {low:g} to {high:g}"
+    bound = f"must be a whole number from {low} to {high}"
     try:
-        value = int(text) if whole else float(text)
+        value = int(text)
     except ValueError as error:
         raise _refuse(name, bound, text) from error
-    if not math.isfinite(value) or not low <= value <= high:
+    if not low <= value <= high:
         raise _refuse(name, bound, text)
     return value
 

@@ -11,19 +11,27 @@ from pals_grid.core.intervals import parse_instant
 from pals_grid.service.paging import MAX_LIMIT, Page, Paged
 
 T = TypeVar("T")
+# Days can be added to and taken from any of them.
+FIRST_YEAR, LAST_YEAR = 1970, 2199
 
 
 def _read_instant(value: object) -> object:
     if isinstance(value, datetime):
         return value
-    bound = "must be an ISO 8601 instant with offset, like 2026-01-31T18:00:00Z"
+    bound = (
+        f"must be an ISO 8601 instant with offset, like 2026-01-31T18:00:00Z, "
+        f"from {FIRST_YEAR} to {LAST_YEAR}"
+    )
     if not isinstance(value, str):
         raise ValueError(bound)  # noqa: TRY004 - pydantic turns ValueError into a 422
     try:
         # A plus sign that nobody encoded reaches a query as a space.
-        return parse_instant("", value.replace(" ", "+") if "T" in value else value)
-    except InvalidValue as error:
+        found = parse_instant("", value.replace(" ", "+") if "T" in value else value)
+    except (InvalidValue, OverflowError) as error:
         raise ValueError(bound) from error
+    if not FIRST_YEAR <= found.year <= LAST_YEAR:
+        raise ValueError(bound)
+    return found
 
 
 def _to_utc(value: datetime) -> datetime:

@@ -9,6 +9,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2
 _log = logging.getLogger(__name__)
 
 
@@ -138,6 +141,23 @@ def answer_http_exception(_request: Request, error: Exception) -> Response:
     return problem(error.status_code, detail=detail, headers=error.headers)
 
 
+def answer_database_gone(request: Request, error: Exception) -> Response:
+    """Answer while the database does not: the caller comes back, a node keeps what it has."""
+    _log.warning("%s %s: no answer from the database: %s", request.method, request.url.path, error)
+    detail = "database: must answer; the service's log says more"
+    return problem(503, detail=detail, headers={"Retry-After": f"{RETRY_AFTER_S}"})
+
+
+def answer_unstorable(request: Request, error: Exception) -> Response:
+    """Answer to a text with NUL, or a number that no column holds: nothing has been stored."""
+    assert isinstance(error, DBAPIError)
+    _log.info("%s %s: %s", request.method, request.url.path, error.orig)
+    kind = KINDS[errors.InvalidValue]
+    reason = str(error.orig).partition("\n")[0]
+    detail = f"a value cannot be stored or looked for: {reason}"
+    return problem(kind.status, name=kind.name, title=kind.title, detail=detail)
+
+
 def answer_unexpected(request: Request, error: Exception) -> Response:
     """Answer to a bug: logged in full, told without internals."""
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
@@ -151,4 +171,7 @@ def install_problems(app: FastAPI) -> None:
     app.add_exception_handler(errors.PalsGridError, answer_pals_grid_error)
     app.add_exception_handler(RequestValidationError, answer_invalid_request)
     app.add_exception_handler(HTTPException, answer_http_exception)
+    for gone in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.add_exception_handler(gone, answer_database_gone)
+    app.add_exception_handler(DataError, answer_unstorable)
     app.add_exception_handler(Exception, answer_unexpected)

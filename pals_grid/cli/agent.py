@@ -21,28 +21,58 @@ MAX_TOKEN_BYTES = 4096
 
 
 @click.command("agent")
-@click.option("--url", envvar="PALS_GRID_URL", default="http://127.0.0.1:8080", show_default=True)
+@click.option(
+    "--url",
+    envvar="PALS_GRID_URL",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    help="Address of the service (PALS_GRID_URL).",
+)
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path),
     required=True,
     help="File with the site's enrolment token.",
 )
-@click.option("--name", default=lambda: os.uname().nodename, help="Default: the host's name.")
-@click.option("--hardware", type=click.Choice(["auto", "nvml", "sim"]), default="auto")
+@click.option(
+    "--name",
+    default=lambda: os.uname().nodename,
+    help="The node's name at its site. Default: the host's name.",
+)
+@click.option(
+    "--hardware",
+    type=click.Choice(["auto", "nvml", "sim"]),
+    default="auto",
+    show_default=True,
+    help="nvml: this machine's GPUs; sim: a simulated node; auto: GPUs where NVML answers.",
+)
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="Where schedule, spool and original limits are kept.",
+    help="Where schedule, spool and original limits are kept. Default: /var/lib/pals-grid/node "
+    "for root, else $XDG_STATE_HOME/pals-grid/NAME (~/.local/state/pals-grid/NAME).",
 )
 @click.option("--dry-run", is_flag=True, help="Observe and decide, write nothing to any device.")
 @click.option("--observe-gpus", is_flag=True, help="--dry-run where the GPUs are real.")
-@click.option("--safe-power-w", type=Finite(0, 1e9), help="Limit while there never was a schedule.")
-@click.option("--engine-url", help="A vLLM server, read through its /metrics.")
-@click.option("--engine-model", help="The model that it serves.")
-@click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--log-level", default="info", show_default=True)
+@click.option(
+    "--safe-power-w",
+    type=Finite(0, 1e9),
+    help="Limit in W of the whole node while there never was a schedule. Default: its least power.",
+)
+@click.option("--engine-url", help="Address of a vLLM server, whose /metrics is read.")
+@click.option("--engine-model", help="The model that it serves; needed with --engine-url.")
+@click.option(
+    "--log-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the log to this file too; renewed at 10 MiB, three old ones kept.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="info",
+    show_default=True,
+    help="Least level to log.",
+)
 @click.option("--parent-fd", type=click.IntRange(3), hidden=True)
 def command(  # noqa: PLR0913 - each is one option
     *,
@@ -50,7 +80,7 @@ def command(  # noqa: PLR0913 - each is one option
     token_file: Path,
     name: str,
     hardware: str,
-    state_dir: Path,
+    state_dir: Path | None,
     dry_run: bool,
     observe_gpus: bool,
     safe_power_w: float | None,
@@ -61,6 +91,7 @@ def command(  # noqa: PLR0913 - each is one option
     parent_fd: int | None,
 ) -> None:
     """Run the node agent: follow the site's envelopes, measure energy per token."""
+    from pals_grid.cli.environment import pick_state_dir  # noqa: PLC0415
     from pals_grid.cli.logs import open_logs  # noqa: PLC0415
     from pals_grid.node.agent import AgentConfig, run_agent  # noqa: PLC0415
     from pals_grid.node.real import can_open_gpus  # noqa: PLC0415
@@ -78,7 +109,7 @@ def command(  # noqa: PLR0913 - each is one option
         url=url,
         enrolment_token=read_token(token_file),
         name=name,
-        state_dir=state_dir,
+        state_dir=state_dir or pick_state_dir(name),
         hardware=hardware,
         safe_power_w=safe_power_w,
         engine_metrics_url=engine_url,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -52,6 +53,21 @@ class Finite(click.ParamType[float]):
             bound = f"must be a number from {self._low:g} to {self._high:g}, got {value!r}"
             self.fail(bound, param, ctx)
         return number
+
+
+class Slug(click.ParamType[str]):
+    """A site's slug; safe inside a path of the API."""
+
+    name = "slug"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Take as it is."""
+        text = str(value)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", text):
+            self.fail(f"must be lower-case letters, digits and hyphens, got {text!r}", param, ctx)
+        return text
 
 
 def read_pairs(field: str, pairs: Iterable[str]) -> dict[str, str]:

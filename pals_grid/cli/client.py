@@ -8,7 +8,7 @@ import click
 import requests
 
 from pals_grid.cli.exits import ServiceRefused
-from pals_grid.core.errors import LinkUnavailable
+from pals_grid.core.errors import InvalidValue, LinkUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +55,22 @@ class ServiceClient:
     def post(self, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401 - JSON
         """POST JSON."""
         return self._send("POST", path, {}, body, headers).json()
+
+    def patch(self, path: str, body: object, headers: Mapping[str, str]) -> Any:  # noqa: ANN401 - JSON
+        """PATCH JSON."""
+        return self._send("PATCH", path, {}, body, headers).json()
+
+    def only_site(self) -> str:
+        """Slug of the only site there is.
+
+        Raises:
+            InvalidValue: when there is none, or more than one.
+        """
+        found = self.get("/sites", limit=2)["items"]
+        if len(found) != 1:
+            count = "there is none yet" if not found else "there are several"
+            raise InvalidValue("site", None, f"must name a site, because {count}")
+        return str(found[0]["slug"])
 
     def _send(
         self,

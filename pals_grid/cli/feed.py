@@ -15,7 +15,14 @@ import click
 from pals_grid.cli.arguments import Finite, read_pairs
 from pals_grid.cli.client import ServiceClient, site_option, url_option
 from pals_grid.cli.exits import UNAVAILABLE, Commands
-from pals_grid.cli.output import json_option, print_json, print_table, show_age, show_instant
+from pals_grid.cli.output import (
+    json_option,
+    print_json,
+    print_table,
+    show_age,
+    show_instant,
+    show_short,
+)
 from pals_grid.core.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -97,7 +104,7 @@ def _feed_line(feed: dict[str, Any]) -> tuple[object, ...]:
         current.get("unit"),
         show_age(feed["age_s"]),
         f"{feed['coverage_24h_ratio']:.0%}",
-        state,
+        show_short(state),
     )
 
 

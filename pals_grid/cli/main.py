@@ -22,14 +22,16 @@ def _add_commands() -> None:
         doctor,
         event,
         feed,
+        node,
         plan,
         replay,
         report,
         serve,
+        site,
         up,
     )
 
-    for module in (up, serve, agent, db, feed, event, plan, report, replay, doctor):
+    for module in (up, serve, agent, db, site, node, feed, event, plan, report, replay, doctor):
         main.add_command(module.command)
 
 

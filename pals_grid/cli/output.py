@@ -44,6 +44,12 @@ def _cell(value: object) -> str:
     return str(value)
 
 
+def show_short(text: str, width: int = 80) -> str:
+    """One line of at most ``width`` printable characters; what is cut off ends in dots."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= width else line[: width - 3].rstrip() + "..."
+
+
 def show_power(power_w: float | None) -> str:
     """Power in W, kW or MW, whichever reads well."""
     if power_w is None:

@@ -56,7 +56,11 @@ def check_observations(
         FeedDataInvalid: for a wrong unit, a value out of bounds, intervals of one kind that
             overlap without being the same, or two values for one interval known at one time.
     """
-    ordered = sorted(set(observations), key=lambda item: (item.kind, item.start_at, item.known_at))
+    ordered = sorted(
+        set(observations),
+        # The value comes last so that a message about two of them is the same each time.
+        key=lambda item: (item.kind, item.start_at, item.known_at, item.value),
+    )
     for item in ordered:
         _check_value(item, quantity)
     for kind, of_kind in groupby(ordered, key=lambda item: item.kind):

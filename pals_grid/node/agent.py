@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pals_grid.core.ports import Clock
     from pals_grid.node.hardware import NodeHardware
     from pals_grid.node.rows import Rows
+    from pals_grid.wire.messages import RegisterRequest
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,11 @@ class _Agent:
         self._hardware = hardware
         state = config.state_dir
         version = importlib.metadata.version("pals-grid")
-        request = describe_node(config.name, hardware, config.slo, version)
+
+        def describe(slo: Slo) -> RegisterRequest:
+            return describe_node(config.name, hardware, slo, version)
+
+        request = describe(config.slo)
         safe_w = config.safe_power_w if config.safe_power_w is not None else request.power_min_w
         self._restore = RestoreFile(state / "original-limits.json")
         self._lease = Lease(state / "schedule.json", safe_w)
@@ -120,7 +125,15 @@ class _Agent:
         self._meter = RowMeter()
         self._board = StatusBoard()
         link = HttpLink(config.url, config.enrolment_token)
-        self._uplink = Uplink(link, request, self._lease, self._spool, self._loop.set_slo)
+        self._uplink = Uplink(
+            link,
+            request,
+            self._lease,
+            self._spool,
+            self._loop.set_slo,
+            # Without a table nothing depends on the objectives.
+            describe=describe if any(unit.table for unit in hardware.units) else None,
+        )
 
     def run(self) -> int:
         """Restore what a crash left, then tick until the stop."""
@@ -195,11 +208,13 @@ def _own(state_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stop_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set ``stop``; only the main thread can take signals."""
+    """SIGTERM, SIGINT and a closed terminal set ``stop``; only the main thread takes signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    names = (signal.SIGTERM, signal.SIGINT)
+    names = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup wants it to run on
+        names.append(signal.SIGHUP)
     before = [signal.signal(name, lambda *_: stop.set()) for name in names]
     try:
         yield

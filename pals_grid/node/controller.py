@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pals_grid.core.commands import NodeCommand
+from pals_grid.core.fleet import DRAW_NOISE_RATIO
+from pals_grid.node.deferral import DeferrableQuota
 from pals_grid.node.demand import DemandEstimator
 from pals_grid.node.pid import PowerGuard, ThroughputPid
 from pals_grid.node.report import Mode
-from pals_grid.node.select import PointChooser, split_budget
+from pals_grid.node.select import CALM_RATIO, PointChooser, split_budget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,13 +25,13 @@ if TYPE_CHECKING:
     from pals_grid.node.report import ActiveEnvelope
     from pals_grid.powermodel.overhead import NodeOverhead
 
-THROUGHPUT_TAU_S = 3.0
+THROUGHPUT_TAU_S = 10.0
 
 BEST = "best tokens/J that meets the target"
 MOST = "most throughput inside the envelope"
 CHEAPEST = "cheapest point: none fits the envelope"
 HELD = "; held by measured power"
-STUCK = "; lowest limit and batch: measured power is still over the envelope"
+STUCK = "; lowest limit: measured power is still over the envelope"
 CORRECTED = "; corrected by PID"
 
 
@@ -85,17 +87,18 @@ class NodeController:
         controlled = [
             (unit, view)
             for unit, view in zip(self._units, seen, strict=True)
-            if unit.observe(view, dt_s)
+            if unit.observe(view, dt_s, planned=envelope.mode is Mode.FOLLOWING)
         ]
         draw_w = sum(view.power_draw_w for _, view in controlled)
         self._plan([unit for unit, _ in controlled], allowed_w - (gpu_power_w - draw_w), envelope)
+        over = gpu_power_w > allowed_w * (1 + DRAW_NOISE_RATIO)
         commands: dict[int, Decision] = {}
         for unit, view in controlled:
             held_w = None
             if ceiling_w is not None:
                 share = view.power_draw_w / draw_w if draw_w > 0 else 1 / len(controlled)
                 held_w = (ceiling_w - (gpu_power_w - draw_w)) * share / view.gpus_seen
-            commands[id(unit)] = unit.decide(view, dt_s, held_w)
+            commands[id(unit)] = unit.decide(view, dt_s, held_w, over=over)
         nothing = Decision(0.0, None)
         return [commands.get(id(unit), nothing) for unit in self._units]
 
@@ -129,13 +132,17 @@ class _UnitController:
         self._slo = slo
         self._demand = DemandEstimator(slo.ttft_s, margin_ratio=margin_ratio)
         self._pid = ThroughputPid()
+        self._quota = DeferrableQuota()
         self._point: OperatingPoint | None = None
         self._fits = True
+        self._meets = True
         self._budget_w = 0.0
+        self._room_w = 0.0
         self._demanded = 0.0
         self._target = 0.0
         self._granted: float | None = None
         self._throughput: float | None = None
+        self._unseen_s = 0.0
         self._fixed_batch: int | None = None
         self._chooser: PointChooser | None = None
         if unit.table is not None:
@@ -187,14 +194,17 @@ class _UnitController:
             points = [p for p in table.points if fixed is None or p.max_num_seqs == fixed]
             self._chooser = PointChooser(points, self._slo.planned_itl_s)
 
-    def observe(self, view: UnitObservation, dt_s: float) -> bool:
+    def observe(self, view: UnitObservation, dt_s: float, *, planned: bool) -> bool:
         """Take the samples; returns whether this unit can be controlled at this tick."""
+        self._unseen_s += dt_s
         if self._chooser is None or view.engine is None or view.gpus_seen == 0:
             return False
-        self._demanded = self._demand.update(view.engine, dt_s)
+        dt_s, self._unseen_s = self._unseen_s, 0.0  # counters rose over all of it
+        self._demanded = self._demand.update(view.engine, dt_s, interactive_only=planned)
         now = self._demand.tokens_out_per_s
         before = self._throughput if self._throughput is not None else now
         self._throughput = before + (now - before) * (1 - math.exp(-dt_s / THROUGHPUT_TAU_S))
+        self._quota.observe(view.engine, now, dt_s)
         return True
 
     def set_target(self, granted_tokens_per_s: float | None) -> None:
@@ -205,66 +215,65 @@ class _UnitController:
     def choose(self, budget_w: float) -> float:
         """Choose a point inside the budget; returns what is left of it, in watts."""
         point = self._choice.choose(budget_w, self._target, self._point)
+        before, self._point = self._point, point or self._choice.cheapest
         self._fits = point is not None
-        self._point = point or self._choice.cheapest
+        # Once short of the target, the same point has to clear it by 5 %: no flutter about it.
+        calm = 1.0 if self._meets or self._point != before else 1 + CALM_RATIO
+        self._meets = self._fits and self._point.tokens_per_s >= self._target * calm
+        # A GPU that does not answer may still draw: its share stays its own.
+        self._room_w = max(self._point.power_limit_w, budget_w / len(self._unit.gpus))
         self._budget_w = budget_w
-        return max(0.0, budget_w - self._point.gpu_power_w)
+        uses_all = self._fits and not self._meets and self._room_w > self._point.power_limit_w
+        return 0.0 if uses_all else max(0.0, budget_w - self._point.gpu_power_w)
 
-    def decide(self, view: UnitObservation, dt_s: float, held_w: float | None) -> Decision:
-        """Turn the point into a command: PID, then the guard's ceiling per GPU ``held_w``."""
+    def decide(
+        self, view: UnitObservation, dt_s: float, held_w: float | None, *, over: bool
+    ) -> Decision:
+        """Turn the point into a command: PID, then the guard's ceiling per GPU ``held_w``.
+
+        ``over`` says that measured power is above the envelope by more than noise.
+        """
         point = self._point
         assert point is not None
         assert view.engine is not None
-        limit_w = self._corrected(point, view.engine, view.gpus_seen, dt_s)
-        reason = CHEAPEST
-        if self._fits:
-            reason = BEST if point.tokens_per_s >= self._target else MOST
-        if abs(limit_w - point.power_limit_w) >= 1.0:
-            reason += CORRECTED
+        limit_w, reason = self._limit(point, view.engine, dt_s)
         batch = point.max_num_seqs
         if held_w is not None and held_w < limit_w:
+            reason += HELD if limit_w > self._low_w else ""
             limit_w = held_w
-            reason += HELD
             if held_w < self._low_w:
                 batch = self._choice.cheapest.max_num_seqs
-                reason += STUCK
+                reason += STUCK if over else ""
         limit_w = float(math.floor(min(max(limit_w, self._low_w), self._high_w)))
-        deferrable = self._deferrable_seqs(view.engine, batch)
+        deferrable = batch
+        if self._granted is not None:  # without a plan nothing is held back
+            granted = min(self._granted, point.tokens_per_s)
+            deferrable = self._quota.seqs(view.engine, granted, batch)
         command = NodeCommand(max(limit_w, self._low_w), batch, reason, deferrable)
         size = self._demand.tokens_out_per_request or 0.0
         return Decision(self._target, command, view.engine.requests_deferred * size)
 
-    def _deferrable_seqs(self, engine: EngineSample, batch: int) -> int:
-        """Sequences of deferrable work that bring the throughput to what the plan grants.
+    def _limit(self, point: OperatingPoint, engine: EngineSample, dt_s: float) -> tuple[float, str]:
+        """Limit per GPU in watts before the guard, and why."""
+        if not self._fits:
+            return point.power_limit_w, CHEAPEST
+        if not self._meets:
+            return self._room_w, MOST  # the table's steps leave none of the envelope unused
+        limit_w = self._corrected(point, engine, dt_s)
+        corrected = abs(limit_w - point.power_limit_w) >= 1.0
+        return limit_w, BEST + CORRECTED if corrected else BEST
 
-        All running sequences progress alike, so the interactive ones make their share of the
-        throughput. Without a plan nothing is held back.
-        """
-        if self._granted is None:
-            return batch
-        throughput = self._throughput or 0.0
-        running = engine.requests_running
-        if running == 0 or throughput <= 0:
-            return 1 if self._granted > 0 else 0
-        each = throughput / running
-        interactive = each * (running - engine.requests_running_deferrable)
-        # A twentieth of a sequence is noise, not a grant.
-        return min(batch, max(0, math.ceil((self._granted - interactive) / each - 0.05)))
-
-    def _corrected(
-        self, point: OperatingPoint, engine: EngineSample, gpus: int, dt_s: float
-    ) -> float:
-        goal = min(self._target, point.tokens_per_s)
-        error = (goal - (self._throughput or 0.0)) / goal if goal > 0 else 0.0
+    def _corrected(self, point: OperatingPoint, engine: EngineSample, dt_s: float) -> float:
+        target = self._target
+        error = (target - (self._throughput or 0.0)) / target if target > 0 else 0.0
         # A queue, or a full batch, is short of power; an engine without one is short of work.
         starved = engine.requests_waiting > 0 or engine.requests_running >= point.max_num_seqs
         error = max(0.0, error) if starved else min(0.0, error)
-        room_w = max(point.power_limit_w, self._budget_w / gpus) if self._fits else 0.0
         return self._pid.correct(
             point.power_limit_w,
             error,
             dt_s,
             basis=(point.power_limit_w, self._budget_w, self._target),
             low_w=self._low_w,
-            high_w=min(self._high_w, max(room_w, point.power_limit_w)),
+            high_w=min(self._high_w, self._room_w),
         )

@@ -39,11 +39,15 @@ class DemandEstimator:
         """Mean output of a request; None before the first has finished."""
         return self._tokens / self._requests if self._requests >= 0.5 else None
 
-    def update(self, sample: EngineSample, dt_s: float) -> float:
-        """Take one sample, ``dt_s`` after the last; returns the demand in output tokens/s."""
+    def update(self, sample: EngineSample, dt_s: float, *, interactive_only: bool = False) -> float:
+        """Take one sample, ``dt_s`` after the last; returns the demand in output tokens/s.
+
+        ``interactive_only`` leaves out what may wait: a plan has granted that its place, and a
+        margin on it would cost power for nothing.
+        """
         before, self._before = self._before, sample
         if before is not None and dt_s > 0 and not _restarted(before, sample):
-            self._learn(before, sample, dt_s)
+            self._learn(before, sample, dt_s, interactive_only=interactive_only)
         elif sample.requests_finished_total > 0:
             self._tokens = sample.tokens_out_total
             self._requests = float(sample.requests_finished_total)
@@ -53,13 +57,22 @@ class DemandEstimator:
         self._held_per_s = max(needed_per_s, kept_per_s)
         return self._held_per_s
 
-    def _learn(self, before: EngineSample, sample: EngineSample, dt_s: float) -> None:
+    def _learn(
+        self, before: EngineSample, sample: EngineSample, dt_s: float, *, interactive_only: bool
+    ) -> None:
         tokens = sample.tokens_out_total - before.tokens_out_total
         finished = sample.requests_finished_total - before.requests_finished_total
-        arrived = max(0, finished + _inside(sample) - _inside(before))
+        ratio = 1.0
+        inside = sample.requests_waiting - before.requests_waiting
+        inside += sample.requests_running - before.requests_running
+        if interactive_only:
+            ratio = _interactive_ratio(before)
+            inside -= sample.requests_running_deferrable - before.requests_running_deferrable
+        # Single ticks may come out below 0, for finished requests do not tell their kind.
+        arrived = ratio * finished + inside
         self.tokens_out_per_s = tokens / dt_s
         self._arrivals_per_s = _blend(self._arrivals_per_s, arrived / dt_s, dt_s)
-        self._served_per_s = _blend(self._served_per_s, self.tokens_out_per_s, dt_s)
+        self._served_per_s = _blend(self._served_per_s, ratio * self.tokens_out_per_s, dt_s)
         keep = math.exp(-dt_s / SIZE_TAU_S)
         self._tokens = self._tokens * keep + tokens
         self._requests = self._requests * keep + finished
@@ -73,8 +86,9 @@ class DemandEstimator:
         return steady_per_s * self._margin + queue_per_s
 
 
-def _inside(sample: EngineSample) -> int:
-    return sample.requests_running + sample.requests_waiting
+def _interactive_ratio(sample: EngineSample) -> float:
+    running = sample.requests_running
+    return 1 - sample.requests_running_deferrable / running if running > 0 else 1.0
 
 
 def _restarted(before: EngineSample, sample: EngineSample) -> bool:

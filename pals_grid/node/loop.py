@@ -52,6 +52,7 @@ class ControlLoop:
         self._units = [UnitIo(unit) for unit in hardware.units]
         self._slo = self._next_slo = slo
         self._before_s: float | None = None
+        self._unstored: str | None = None
 
     def set_slo(self, slo: Slo) -> None:
         """Use the site's latency objectives from the next tick on; any thread may call it."""
@@ -138,6 +139,9 @@ class ControlLoop:
         try:
             self._restore.remember(limits_w)
         except OSError as error:
-            note(f"no limit is written: the original limits cannot be stored: {error}")
+            if self._unstored != str(error):
+                self._unstored = str(error)
+                note(f"no limit is written: the original limits cannot be stored: {error}")
             return False
+        self._unstored = None
         return True

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 class RowMeter:
-    """Sums ticks. A wall clock that steps back stands still here until it has caught up."""
+    """Sums ticks.
+
+    A wall clock that steps back stands still here until it has caught up; one that jumps ahead
+    leaves a gap, and what was used on the way falls just before its new time.
+    """
 
     def __init__(self, row_s: float = 5.0) -> None:
         self._step = timedelta(seconds=row_s)
@@ -49,6 +53,7 @@ class RowMeter:
         }
         amounts = self._amounts(report, energies, dt_s)
         done: list[Rows] = []
+        from_at = self._without_jump(from_at, at, dt_s, done)
         for row, ratio in self._pieces(from_at, at, done):
             for tick in report.engines:
                 _engine_sum(row, tick, report).add_piece(
@@ -70,6 +75,18 @@ class RowMeter:
         row, at = self._open, self._at
         self._open = self._before = self._at = None
         return row.close(at) if row is not None else Rows()
+
+    def _without_jump(
+        self, from_at: datetime, at: datetime, dt_s: float, done: list[Rows]
+    ) -> datetime:
+        """Return where the stretch begins; a row that a jump left behind goes to ``done``."""
+        elapsed = timedelta(seconds=dt_s)
+        if at - from_at <= elapsed + self._step:
+            return from_at
+        if self._open is not None:
+            done.append(self._open.close(from_at))
+            self._open = None
+        return at - elapsed
 
     def _pieces(
         self, from_at: datetime, at: datetime, done: list[Rows]

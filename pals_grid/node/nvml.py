@@ -192,7 +192,7 @@ class NvmlGpu:
             else:
                 if field.nvmlReturn == pynvml.NVML_SUCCESS:
                     return float(field.value.uiVal) / 1000
-                self._instant_power = False
+                self._instant_power = field.nvmlReturn not in _UNSUPPORTED
         return float(_call("nvmlDeviceGetPowerUsage", self._handle)) / 1000
 
     def _energy_j(self, power_w: float) -> float:

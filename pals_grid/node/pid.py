@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ERROR_RATIO = 0.05
+STEP_RATIO = 0.02
 CHANGE_RATIO = 0.01
 
 
@@ -20,14 +21,16 @@ class Gains:
 class ThroughputPid:
     """Moves one engine's power limit when its throughput is off target (PALS, step 4).
 
-    The error counts from 5 % on; a smaller one leaves the correction as it is. A point,
-    budget or target that moves by 5 % starts it afresh: the table has answered that change.
+    The error counts from 5 % on; a smaller one leaves the correction as it is. The limit moves
+    in steps of 2 % at least. A point, budget or target that moves by 5 % starts it afresh: the
+    table has answered that change.
     """
 
     def __init__(self, gains: Gains | None = None) -> None:
         self._gains = gains or Gains()
         self._integral_w = 0.0
         self._error = 0.0
+        self._limit_w = 0.0
         self._basis: tuple[float, float, float] | None = None
 
     def correct(
@@ -47,6 +50,7 @@ class ThroughputPid:
         """
         if self._basis is None or _changed(self._basis, basis):
             self._basis, self._integral_w, self._error = basis, 0.0, error_ratio
+            self._limit_w = base_w
         active = error_ratio if abs(error_ratio) > ERROR_RATIO else 0.0
         slope = (active - self._error) / dt_s if dt_s > 0 else 0.0
         self._error = active
@@ -57,7 +61,11 @@ class ThroughputPid:
         # Anti-windup: at a bound the integral may shrink but not grow.
         if low_w <= wanted_w <= high_w or abs(grown_w) < abs(self._integral_w):
             self._integral_w = grown_w
-        return min(max(base_w + moving_w + self._integral_w, low_w), high_w)
+        limit_w = base_w + moving_w + self._integral_w
+        inside = low_w < limit_w < high_w
+        if not inside or abs(limit_w - self._limit_w) >= STEP_RATIO * base_w:
+            self._limit_w = limit_w
+        return min(max(self._limit_w, low_w), high_w)
 
 
 class PowerGuard:

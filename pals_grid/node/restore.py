@@ -54,16 +54,26 @@ class RestoreFile:
             self._save({**self._originals, **fresh})
 
     def restore(self, gpus: Iterable[Gpu]) -> tuple[str, ...]:
-        """Write the originals back; returns a line for each that could not be proven."""
+        """Write the originals back; returns a line for each that could not be proven.
+
+        A disk that fails stops no GPU from being restored: its entry is restored again next time.
+        """
         present = {gpu.uuid: gpu for gpu in gpus}
         failures: list[str] = []
         for uuid, original_w in self.pending.items():
             problem = _restore_one(present.get(uuid), original_w)
             if problem is None:
-                self._save({k: w for k, w in self._originals.items() if k != uuid})
-            else:
+                problem = self._forget(uuid)
+            if problem is not None:
                 failures.append(f"GPU {uuid}: original limit {original_w:g} W: {problem}")
         return tuple(failures)
+
+    def _forget(self, uuid: str) -> str | None:
+        try:
+            self._save({k: w for k, w in self._originals.items() if k != uuid})
+        except OSError as error:
+            return f"is restored, but its entry stays: {error}"
+        return None
 
     def _save(self, originals: dict[str, float]) -> None:
         if self._path is not None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pals_grid.core.fleet import OperatingPoint
 
 KEEP_RATIO = 0.02
+CALM_RATIO = 0.05
 
 
 class PointChooser:
@@ -37,15 +38,19 @@ class PointChooser:
         """Choose inside ``budget_w`` of GPU power; None when no point fits.
 
         ``current`` is kept while it is allowed, meets the target, and the best saves less than
-        2 % energy per token: noise in the target then changes nothing.
+        2 % energy per token; it is left for less throughput only where that exceeds the target
+        by 5 %. Noise in the target then changes nothing.
         """
         for ranked in (self._fast, self._slow):
-            best = ranked.choose(budget_w, target_tokens_per_s)
+            if current is None or not ranked.allows(current, budget_w, target_tokens_per_s):
+                best = ranked.choose(budget_w, target_tokens_per_s)
+            else:
+                calm = min(target_tokens_per_s * (1 + CALM_RATIO), current.tokens_per_s)
+                best = ranked.choose(budget_w, calm)
+                if best is None or efficiency(current) >= efficiency(best) * (1 - KEEP_RATIO):
+                    return current
             if best is not None:
-                keep = current is not None and ranked.as_good(
-                    current, best, budget_w, target_tokens_per_s
-                )
-                return current if keep else best
+                return best
         return None
 
     def need_w(self, target_tokens_per_s: float) -> float:
@@ -71,18 +76,11 @@ class _Ranked:
                 return point
         return None
 
-    def as_good(
-        self,
-        current: OperatingPoint,
-        best: OperatingPoint,
-        budget_w: float,
-        target_tokens_per_s: float,
-    ) -> bool:
+    def allows(self, point: OperatingPoint, budget_w: float, target_tokens_per_s: float) -> bool:
         return (
-            current in self._members
-            and current.gpu_power_w <= budget_w
-            and current.tokens_per_s >= target_tokens_per_s
-            and efficiency(current) >= efficiency(best) * (1 - KEEP_RATIO)
+            point in self._members
+            and point.gpu_power_w <= budget_w
+            and point.tokens_per_s >= target_tokens_per_s
         )
 
 

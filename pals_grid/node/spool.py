@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING
 
+from pals_grid.core.errors import InvalidValue
 from pals_grid.node.files import keep_aside
 from pals_grid.wire.messages import EngineRow, GpuRow, TelemetryBatch, decode, encode
 
@@ -112,14 +113,25 @@ class Spool:
         return seq
 
     def _read(self, seq: int) -> TelemetryBatch:
-        found = self._db.execute(
-            "SELECT kind, payload FROM spool_row WHERE seq = ? ORDER BY id", (seq,)
-        ).fetchall()
+        """Read a batch; rows that cannot be read would hold up all others and are given up."""
+        engine_rows: list[EngineRow] = []
+        gpu_rows: list[GpuRow] = []
+        for row_id, kind, payload in self._db.execute(
+            "SELECT id, kind, payload FROM spool_row WHERE seq = ? ORDER BY id", (seq,)
+        ).fetchall():
+            try:
+                if kind == "engine":
+                    engine_rows.append(decode(payload, EngineRow))
+                else:
+                    gpu_rows.append(decode(payload, GpuRow))
+            except InvalidValue as error:
+                log.error("a spooled %s row is given up: %s", kind, error)  # noqa: TRY400 - the message says it all
+                self._db.execute("DELETE FROM spool_row WHERE id = ?", (row_id,))
+                self._count_dropped(1)
+                self._count -= 1
+                self._dropped += 1
         return TelemetryBatch(
-            spool_id=self.spool_id,
-            seq=seq,
-            engine_rows=[decode(payload, EngineRow) for kind, payload in found if kind == "engine"],
-            gpu_rows=[decode(payload, GpuRow) for kind, payload in found if kind == "gpu"],
+            spool_id=self.spool_id, seq=seq, engine_rows=engine_rows, gpu_rows=gpu_rows
         )
 
     def _delete(self, seq: int, *, dropped: bool) -> None:

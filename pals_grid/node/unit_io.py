@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pals_grid.core.commands import ActuationResult, NodeCommand
-    from pals_grid.core.ports import EngineSample, Gpu
+    from pals_grid.core.ports import EngineSample, Gpu, GpuSample
     from pals_grid.node.controller import Decision
     from pals_grid.node.hardware import EngineUnit
 
     Note = Callable[[str], None]
 
-S = TypeVar("S")
+S = TypeVar("S", bound="GpuSample | EngineSample")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ class UnitIo:
         """Give the engine back the batch size it had; a line where that failed."""
         if self._original_batch is None:
             return None
+        if isinstance(self._unit.engine, DeferrableSlots):
+            self._unit.engine.apply_deferrable_seqs(self._original_batch)
         result = self._batch.write(self._original_batch, 0.0)
         if result.outcome is Outcome.APPLIED:
             self._original_batch = None
@@ -133,7 +136,7 @@ class UnitIo:
 
     def _read(self, name: str, observe: Callable[[], S], note: Note) -> S | None:
         try:
-            sample = observe()
+            sample = _sound(observe())
         except DeviceError as error:
             if name not in self._silent:
                 self._silent.add(name)
@@ -143,6 +146,19 @@ class UnitIo:
             self._silent.discard(name)
             note(f"{name} answers again")
         return sample
+
+
+def _sound(sample: S) -> S:
+    """Refuse a sample with a figure that is no number: one would poison every sum.
+
+    Raises:
+        DeviceError: names field and value.
+    """
+    for name in sample.__slots__:
+        value = getattr(sample, name)
+        if value is not None and not math.isfinite(value):
+            raise DeviceError(f"{name}: must be finite, got {value}")
+    return sample
 
 
 def _note_trouble(name: str, result: ActuationResult, note: Note) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from pals_grid.core.errors import LinkError, LinkRejected
+from pals_grid.core.errors import InvalidValue, LinkError, LinkRejected
 from pals_grid.core.site import Slo
 from pals_grid.node.link import MessageRefused
 
@@ -33,7 +33,11 @@ BACKOFF_MAX_S = 30.0
 
 
 class Uplink:
-    """Everything that a running node exchanges with its service."""
+    """Everything that a running node exchanges with its service.
+
+    ``request`` introduces the node; ``describe`` makes another one for the site's objectives,
+    which are known only after a first registration.
+    """
 
     def __init__(
         self,
@@ -42,12 +46,16 @@ class Uplink:
         lease: Lease,
         spool: Spool,
         on_slo: Callable[[Slo], None],
+        *,
+        describe: Callable[[Slo], RegisterRequest] | None = None,
     ) -> None:
         self._link = link
         self._request = request
         self._lease = lease
         self._spool = spool
         self._on_slo = on_slo
+        self._describe = describe
+        self._described_for: Slo | None = None
         self._stop = threading.Event()
         self._registered = threading.Event()
         self._rows_waiting = threading.Event()
@@ -144,10 +152,27 @@ class Uplink:
             patience.succeeded()
             self.refused = None
             log.info("registered at site %s as node %d", reply.site, reply.node_id)
-            self._on_slo(Slo(reply.ttft_slo_s, reply.itl_slo_s))
+            slo = Slo(reply.ttft_slo_s, reply.itl_slo_s)
+            self._on_slo(slo)
+            if self._is_redescribed(slo):
+                continue
             self._registered.set()
             return True
         return False
+
+    def _is_redescribed(self, slo: Slo) -> bool:
+        """Whether the node has to introduce itself anew: what it can do depends on ``slo``."""
+        if self._describe is None or slo == self._described_for:
+            return False
+        self._described_for = slo
+        try:
+            request = self._describe(slo)
+        except InvalidValue as error:
+            log.warning("the site's objectives cannot be met here: %s", error)
+            return False
+        changed = request != self._request
+        self._request = request
+        return changed
 
     def _upload(self) -> None:
         self._registered.wait()

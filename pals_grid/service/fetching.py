@@ -31,12 +31,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from sqlalchemy import Connection
+
     from pals_grid.core.feed import Feed
     from pals_grid.core.ports import Connector
     from pals_grid.core.series import Observation
     from pals_grid.service.context import Context
 
-BACK = timedelta(hours=2)
+# Late enough for what providers publish and revise within the day (live carbon: 95 % in 3 h).
+BACK = timedelta(hours=6)
+BACK_MAX = timedelta(days=7)
 AHEAD = timedelta(hours=48)
 RETRY_MIN_S = 30.0
 RETRY_MAX_S = 3600.0
@@ -57,9 +61,10 @@ class FetchOutcome:
 
 
 def fetch_feed(context: Context, feed_id: int) -> FetchOutcome:
-    """Fetch from 2 h ago to 48 h ahead, store what is new, plan anew if anything is.
+    """Fetch up to 48 h ahead, store what is new, plan anew if anything is.
 
-    A failure raises nothing: it is kept in the feed's health in the provider's own words, the
+    From 6 h before the last success on, at most 7 days back, so that a pause leaves no gap. A
+    failure raises nothing: it is kept in the feed's health in the provider's own words, the
     values held stay as they are, and nothing of a bad answer is stored.
 
     Raises:
@@ -70,10 +75,10 @@ def fetch_feed(context: Context, feed_id: int) -> FetchOutcome:
         currency = SiteRepository(connection).load_by_id(feed.site_id).policy.currency
     try:
         connector = context.registry.create(feed.connector, feed.options)
-        found = fetch_values(context, connector, feed.secret_ref, currency)
-        stored = _store(context, feed, health, found)
+        found = fetch_values(context, connector, feed.secret_ref, currency, health.last_success_at)
+        stored = _store(context, feed, found)
     except _FAILURES as error:
-        _record_failure(context, feed, health, error)
+        _record_failure(context, feed, error)
         return FetchOutcome(feed_id, 0, 0, str(error))
     if stored:
         trigger = f"feed {feed.name}: {stored} new values"
@@ -82,9 +87,15 @@ def fetch_feed(context: Context, feed_id: int) -> FetchOutcome:
 
 
 def fetch_values(
-    context: Context, connector: Connector, secret_ref: str | None, currency: str
+    context: Context,
+    connector: Connector,
+    secret_ref: str | None,
+    currency: str,
+    since_at: datetime | None = None,
 ) -> list[Observation]:
     """Fetch and check the values of a site whose currency is ``currency``; store nothing.
+
+    ``since_at`` is the last success, from 6 h before which on they are wanted.
 
     Raises:
         FeedError: see ``core.errors``.
@@ -92,7 +103,7 @@ def fetch_values(
     """
     now = context.clock.now()
     secret = None if secret_ref is None else read_secret(secret_ref)
-    window = Interval(now - BACK, now + AHEAD)
+    window = Interval(max(min(since_at or now, now) - BACK, now - BACK_MAX), now + AHEAD)
     found = fetch_guarded(connector, window, FetchContext(context.http, now, secret))
     if connector.quantity is Quantity.PRICE:
         for item in found:
@@ -116,10 +127,10 @@ def retry_after_s(error: Exception, failures: int, poll_s: float) -> float:
     return max(RETRY_MIN_S, wish_s, backoff_s * SystemRandom().uniform(0.8, 1.2))
 
 
-def _store(context: Context, feed: Feed, health: FeedHealth, found: Sequence[Observation]) -> int:
+def _store(context: Context, feed: Feed, found: Sequence[Observation]) -> int:
     with context.database.begin() as connection:
         # Under the site's lock, so that no plan in the making misses a value recorded before it.
-        SiteRepository(connection).lock(feed.site_id)
+        health = _lock_health(connection, feed)
         now = context.clock.now()
         stored = ObservationRepository(connection).add(feed.id, found, now)
         good = FeedHealth(
@@ -133,22 +144,34 @@ def _store(context: Context, feed: Feed, health: FeedHealth, found: Sequence[Obs
     return stored
 
 
-def _record_failure(context: Context, feed: Feed, health: FeedHealth, error: Exception) -> None:
-    now = context.clock.now()
-    failures = health.consecutive_failures + 1
-    bad = replace(
-        health,
-        last_attempt_at=now,
-        next_attempt_at=_after(now, retry_after_s(error, failures, feed.poll_s)),
-        last_error=str(error),
-        last_error_kind=type(error).__name__,
-        consecutive_failures=failures,
-        invalid_total=health.invalid_total + isinstance(error, FeedDataInvalid | InvalidValue),
-    )
+def _record_failure(context: Context, feed: Feed, error: Exception) -> None:
     _log.warning("feed %s (%d): %s", feed.name, feed.id, error)
     with context.database.begin() as connection:
+        health = _lock_health(connection, feed)
+        now = context.clock.now()
+        failures = health.consecutive_failures + 1
+        bad = replace(
+            health,
+            last_attempt_at=now,
+            next_attempt_at=_after(now, retry_after_s(error, failures, feed.poll_s)),
+            # A provider's page may hold a NUL, which no text column takes.
+            last_error=str(error).replace("\0", "\ufffd"),
+            last_error_kind=type(error).__name__,
+            consecutive_failures=failures,
+            invalid_total=health.invalid_total + isinstance(error, FeedDataInvalid | InvalidValue),
+        )
         FeedRepository(connection).record_health(feed.id, bad)
         notify(connection, "feed", feed.id)
+
+
+def _lock_health(connection: Connection, feed: Feed) -> FeedHealth:
+    """Return the feed's health as it is now; no other fetch changes it until the end.
+
+    Raises:
+        NotFound: when the feed was removed meanwhile.
+    """
+    SiteRepository(connection).lock(feed.site_id)
+    return FeedRepository(connection).load_with_health(feed.id)[1]
 
 
 def _after(now: datetime, seconds: float) -> datetime:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pals_grid.core.errors import AccessDenied, InvalidValue
 from pals_grid.core.fleet import PowerCurve
 from pals_grid.service.paging import paged
-from pals_grid.service.plans import ONLINE_FOR_PLANNING, has_plan, replan, replan_within
+from pals_grid.service.plans import counts_on, is_online, replan, replan_within
 from pals_grid.store.engine import notify
 from pals_grid.store.nodes import NodeRepository
 from pals_grid.store.sites import SiteRepository
@@ -70,15 +70,12 @@ def register_node(context: Context, token: str, request: RegisterRequest) -> Reg
         site = sites.load_by_id(enrolment[0])
         sites.lock(site.id)
         before = nodes.find(site.id, request.name)
-        now = context.clock.now()
-        was_away = before is None or _was_away(before.last_seen_at, now)
-        node = nodes.upsert(site.id, request, _digest(node_token), now)
+        node = nodes.upsert(site.id, request, _digest(node_token), context.clock.now())
         notify(connection, "node", site.id)
         if (
             before is None
-            or was_away
             or before.capability != node.capability
-            or not has_plan(connection, site.id)
+            or not counts_on(connection, site.id, before.last_seen_at)
         ):
             replan_within(context, connection, site.id, f"node {node.name} registered")
     slo = site.policy.slo
@@ -105,16 +102,31 @@ def authenticate_node(context: Context, token: str) -> Node:
 
 
 def record_status(context: Context, node: Node, status: NodeStatus) -> None:
-    """Store what a node says about itself now; plan anew when it was away."""
+    """Store what a node says about itself now; plan anew when the plan does not count on it."""
     now = context.clock.now()
     with context.database.begin() as connection:
         seen_at = NodeRepository(connection).record_status(node.id, encode(status), now)
-    if _was_away(seen_at, now):
+        is_planned = is_online(seen_at, now) or counts_on(connection, node.site_id, seen_at)
+    if not is_planned:
         replan(context, node.site_id, f"node {node.name} is back")
 
 
-def _was_away(seen_at: datetime | None, now: datetime) -> bool:
-    return seen_at is None or now - seen_at >= ONLINE_FOR_PLANNING
+def remove_node(context: Context, node_id: int) -> None:
+    """Take a node out of use and plan without it, in one transaction.
+
+    Its token is void from then on; what it reported stays. A node of the same name that
+    registers takes its place, so an agent that still runs comes back: stop it first.
+
+    Raises:
+        NotFound: no such node.
+    """
+    with context.database.begin() as connection:
+        nodes = NodeRepository(connection)
+        node = nodes.load(node_id)
+        SiteRepository(connection).lock(node.site_id)
+        nodes.remove(node_id, context.clock.now())
+        notify(connection, "node", node.site_id)
+        replan_within(context, connection, node.site_id, f"node {node.name} removed")
 
 
 def list_nodes(context: Context, slug: str, page: Page) -> Paged[NodeView]:

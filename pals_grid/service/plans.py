@@ -102,9 +102,23 @@ def replan_within(
     return plan
 
 
-def has_plan(connection: Connection, site_id: int) -> bool:
-    """Whether the site has a plan."""
-    return PlanRepository(connection).latest_key(site_id) is not None
+def is_online(seen_at: datetime | None, now: datetime) -> bool:
+    """Whether a plan made ``now`` counts on a node that was last seen at ``seen_at``."""
+    return seen_at is not None and now - seen_at < ONLINE_FOR_PLANNING
+
+
+def counts_on(connection: Connection, site_id: int, seen_at: datetime | None) -> bool:
+    """Whether the plan in force was made with a node online that was last seen at ``seen_at``."""
+    made_at = PlanRepository(connection).latest_created_at(site_id)
+    return made_at is not None and is_online(seen_at, made_at)
+
+
+def list_newly_offline(context: Context) -> dict[int, list[str]]:
+    """Names of nodes unseen for 60 s that their site's plan in force counts on, by site's id."""
+    with context.database.read() as connection:
+        return NodeRepository(connection).list_newly_offline(
+            context.clock.now(), ONLINE_FOR_PLANNING
+        )
 
 
 def load_plan(context: Context, slug: str, version: int | None = None) -> Plan:
@@ -170,10 +184,7 @@ def load_envelopes(context: Context, slug: str, version: int | None = None) -> l
 def _load_fleet(connection: Connection, site_id: int, now: datetime) -> list[NodeCapability]:
     """Capabilities of a site's nodes; one that was not seen for 60 s is offline."""
     return [
-        replace(
-            node.capability,
-            online=node.last_seen_at is not None and now - node.last_seen_at < ONLINE_FOR_PLANNING,
-        )
+        replace(node.capability, online=is_online(node.last_seen_at, now))
         for node in NodeRepository(connection).list_all(site_id)
     ]
 
@@ -198,7 +209,9 @@ def _load_request(
         slots=tuple(PlanSlot(*values) for values in zip(*columns, strict=True)),
         events=tuple(EventRepository(connection).list_touching(site.id, horizon)),
         planned_at=now,
-        backlog_tokens=NodeRepository(connection).load_backlog_tokens(site.id),
+        backlog_tokens=NodeRepository(connection).load_backlog_tokens(
+            site.id, now - ONLINE_FOR_PLANNING
+        ),
     )
     return request, signals.inputs
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pals_grid.core.intervals import floor_to
-from pals_grid.store.jobs import JobRunRepository
+from pals_grid.store.jobs import Claim, JobRunRepository
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pals_grid.service.context import Context
 
 KEPT = timedelta(days=2)
+RETRY_AFTER = timedelta(minutes=1)
+ABANDONED_AFTER = timedelta(minutes=10)
 
 _log = logging.getLogger(__name__)
 
@@ -24,20 +26,21 @@ def run_once(
 ) -> bool:
     """Do ``work`` unless somebody has claimed ``job_id`` for this slot of ``every``.
 
-    Returns whether it was claimed here. What ``work`` raises is logged and kept with the run,
-    since the next slot's run is the remedy. A process that dies in the middle leaves its slot
-    undone.
+    Returns whether it was claimed here. What ``work`` raises is logged and kept with the run.
+    Within the slot a run that failed may be claimed again after a minute, and one that nobody
+    finished (its process died, or the database went away) after ten.
     """
     started_at = context.clock.now()
     scheduled_for = floor_to(started_at, every)
     with context.database.begin() as connection:
         runs = JobRunRepository(connection)
-        if not runs.claim(job_id, scheduled_for, claimed_by, started_at):
+        claim = Claim(job_id, scheduled_for, claimed_by, started_at)
+        if not runs.claim(claim, started_at - RETRY_AFTER, started_at - ABANDONED_AFTER):
             return False
     error = None
     try:
         work()
-    except Exception as raised:  # noqa: BLE001 - a job's error is kept, the next run goes on
+    except Exception as raised:  # noqa: BLE001 - a job's error is kept, a later run goes on
         _log.exception("job %s failed", job_id)
         error = f"{type(raised).__name__}: {raised}"[:2000]
     with context.database.begin() as connection:

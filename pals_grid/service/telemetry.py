@@ -84,9 +84,14 @@ def load_power_series(
 
 
 def maintain_partitions(context: Context) -> None:
-    """Make the days ahead and drop raw rows that are too old; the sums by minute stay."""
-    today = context.clock.now().date()
+    """Make the days ahead and drop raw rows that are too old; the sums by minute stay.
+
+    The notes of batches go with the rows: a batch sent again after that is refused by its age.
+    """
+    now = context.clock.now()
+    today, kept = now.date(), timedelta(days=RAW_KEPT_DAYS)
     with context.database.begin() as connection:
         ensure_partitions(connection, today, today + timedelta(days=PARTITION_DAYS_AHEAD))
+        TelemetryRepository(connection).forget_batches(now - kept)
     with context.database.begin() as connection:
-        drop_partitions_before(connection, today - timedelta(days=RAW_KEPT_DAYS))
+        drop_partitions_before(connection, today - kept)

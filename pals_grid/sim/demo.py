@@ -28,9 +28,9 @@ DEMO_SPEC = NodeSpec(
     max_num_seqs=64,
 )
 DEMO_INPUT_PER_OUTPUT = AZURE_TOKENS_IN / AZURE_TOKENS_OUT
-#: Less than the trace's mean, so that a burst at the busiest hour still fits.
-_RATE_PER_S = 0.8 * AZURE_RATE_PER_S
-_BURST_RATIO = 1.6
+#: Half of what the node can serve, on average; a burst at the busiest hour still fits.
+_RATE_PER_S = 1.1 * AZURE_RATE_PER_S
+_BURST_RATIO = 1.3
 _DEFERRABLE_RATIO = 0.3
 DEMO_TOKENS_PER_S = _RATE_PER_S * AZURE_TOKENS_OUT
 

@@ -44,6 +44,7 @@ DATABASE_NAME = "pals_grid"
 PORT = 5432  # names the socket's file only: nothing listens on the network
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
+WATCH_S = 0.5
 _PR_SET_PDEATHSIG = 1
 # Held until stopped: collecting one as garbage would close its pipe and its lock.
 _started: set[EmbeddedPostgres] = set()
@@ -60,6 +61,8 @@ class EmbeddedPostgres:
         self._use_watchdog = use_watchdog or sys.platform != "linux"
         self._server: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
+        self._stopping = threading.Event()
+        self._watcher: threading.Thread | None = None
 
     def start(self) -> str:
         """Make the database if need be, start the server, return its URL.
@@ -68,6 +71,7 @@ class EmbeddedPostgres:
             ConfigurationError: the folder is in use or unusable, or no server could be started;
                 the message quotes the server's log.
         """
+        self._stopping.clear()
         user = pick_server_user()
         dirs = place_cluster(self._data_dir, user)
         self._lock = lock_cluster(dirs)
@@ -83,10 +87,18 @@ class EmbeddedPostgres:
         except BaseException:
             self.stop()
             raise
+        self._watcher = threading.Thread(
+            target=self._keep_running, args=(dirs, bin_dir), name="postgres", daemon=True
+        )
+        self._watcher.start()
         return _url(dirs, DATABASE_NAME)
 
     def stop(self) -> None:
         """Fast shutdown; bounded, safe to call twice."""
+        self._stopping.set()
+        if self._watcher is not None:
+            self._watcher.join()
+            self._watcher = None
         server, self._server = self._server, None
         if server is not None and server.poll() is None:
             if server.stdin is not None:
@@ -114,6 +126,19 @@ class EmbeddedPostgres:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _keep_running(self, dirs: ClusterDirs, bin_dir: Path) -> None:
+        """Start the server again when it died by itself: killed, or out of memory."""
+        while not self._stopping.wait(WATCH_S):
+            if self.is_running:
+                continue
+            _log.error("embedded Postgres in %s died; starting it again", dirs.root)
+            try:
+                settle_previous_server(dirs)
+                self._server = self._spawn(dirs, bin_dir)
+                self._await_server(dirs)
+            except (ConfigurationError, OSError) as error:
+                _log.error("embedded Postgres does not start: %s", error)
 
     def _spawn(self, dirs: ClusterDirs, bin_dir: Path) -> subprocess.Popen[bytes]:
         command = _server_command(dirs, bin_dir)
@@ -148,7 +173,7 @@ class EmbeddedPostgres:
 
     def _await_server(self, dirs: ClusterDirs) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
+        while not self._stopping.is_set():
             try:
                 psycopg.connect(_url(dirs, "postgres"), connect_timeout=5).close()
             except psycopg.OperationalError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError
@@ -17,10 +17,23 @@ if TYPE_CHECKING:
 
 NOTIFY_CHANNEL = "pals_grid"
 CONNECT_TIMEOUT_S = 5
+# Tell of an unplugged server within about 6 s, where the system's own settings take hours.
+KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 3,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 6000,
+}
+# A process that hangs inside a transaction keeps its locks: the server ends it, others go on.
+_TIMEOUTS = "-c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
 
 
 class Database:
-    """A pool of connections to one database. Sessions run in UTC."""
+    """A pool of connections to one database.
+
+    Sessions run in UTC; no statement, and no pause inside a transaction, lasts longer than 60 s
+    unless the URL's own ``options`` say otherwise.
+    """
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         """Take ``postgresql://`` or ``postgresql+psycopg://``; connects on first use.
@@ -39,7 +52,8 @@ class Database:
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "application_name": "pals-grid",
                 # date_trunc and the text of times depend on the session's zone.
-                "options": f"{parsed.query.get('options', '')} -c timezone=UTC".strip(),
+                "options": f"{_TIMEOUTS} {parsed.query.get('options', '')} -c timezone=UTC",
+                **KEEPALIVES,
             },
         )
         self._reader = self._engine.execution_options(

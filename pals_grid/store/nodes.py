@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy import insert, select, text
+from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.dialects import postgresql
 
 from pals_grid.core.errors import NotFound
@@ -15,7 +15,7 @@ from pals_grid.wire.messages import NodeStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from sqlalchemy import Connection, Row, Select
 
@@ -38,12 +38,25 @@ _BACKLOG = text("""
     SELECT coalesce(sum((engine ->> 'tokens_deferred')::float8), 0)
     FROM node JOIN node_live ON node_live.node_id = node.id,
          jsonb_array_elements(node_live.status -> 'engines') AS engine
-    WHERE node.site_id = :site_id
+    WHERE node.site_id = :site_id AND node.removed_at IS NULL AND node.last_seen_at > :seen_after
+""")
+
+# Silent for :patience now, but not yet so when its site's plan in force was made.
+_NEWLY_OFFLINE = text("""
+    SELECT node.site_id, array_agg(node.name ORDER BY node.name) AS names
+    FROM node JOIN LATERAL (
+        SELECT created_at FROM plan WHERE plan.site_id = node.site_id
+        ORDER BY version DESC LIMIT 1
+    ) AS plan ON true
+    WHERE node.removed_at IS NULL
+      AND node.last_seen_at <= CAST(:now AS timestamptz) - CAST(:patience AS interval)
+      AND node.last_seen_at > plan.created_at - CAST(:patience AS interval)
+    GROUP BY node.site_id ORDER BY node.site_id
 """)
 
 
 class NodeRepository:
-    """Nodes over an open connection."""
+    """Nodes over an open connection; one that was removed is only found by its reports."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -63,14 +76,14 @@ class NodeRepository:
 
     def load_by_token(self, token_sha256: bytes) -> tuple[Node, bytes] | None:
         """Node and stored digest of a node token, or None."""
-        query = select(node).where(node.c.token_sha256 == token_sha256)
+        query = _present().where(node.c.token_sha256 == token_sha256)
         row = self._connection.execute(query).one_or_none()
         return None if row is None else (_node(row), row.token_sha256)
 
     def upsert(
         self, site_id: int, request: RegisterRequest, token_sha256: bytes, at: datetime
     ) -> Node:
-        """Store the node as it describes itself; the same name is the same node."""
+        """Store the node as it describes itself; the same name is the same node, removed or not."""
         values = {
             "token_sha256": token_sha256,
             "hardware": request.hardware,
@@ -83,6 +96,7 @@ class NodeRepository:
             "curve": msgspec.to_builtins(request.curve),
             "registered_at": at,
             "last_seen_at": at,
+            "removed_at": None,
         }
         change = (
             postgresql.insert(node)
@@ -94,9 +108,20 @@ class NodeRepository:
 
     def find(self, site_id: int, name: str) -> Node | None:
         """Return the site's node of this name, or None."""
-        query = select(node).where(node.c.site_id == site_id, node.c.name == name)
+        query = _present().where(node.c.site_id == site_id, node.c.name == name)
         row = self._connection.execute(query).one_or_none()
         return None if row is None else _node(row)
+
+    def remove(self, node_id: int, at: datetime) -> None:
+        """Take a node out of use and forget its status; its row stays for its telemetry.
+
+        Raises:
+            NotFound: no such node.
+        """
+        change = update(node).where(node.c.id == node_id, node.c.removed_at.is_(None))
+        if self._connection.execute(change.values(removed_at=at)).rowcount == 0:
+            raise NotFound("node", node_id)
+        self._connection.execute(delete(node_live).where(node_live.c.node_id == node_id))
 
     def record_status(self, node_id: int, status: bytes, at: datetime) -> datetime | None:
         """Overwrite the node's status (JSON), received ``at``, and tell the listeners.
@@ -138,16 +163,27 @@ class NodeRepository:
 
     def list_all(self, site_id: int) -> list[Node]:
         """Every node of a site, by id."""
-        query = select(node).where(node.c.site_id == site_id).order_by(node.c.id)
+        query = _present().where(node.c.site_id == site_id).order_by(node.c.id)
         return [_node(row) for row in self._connection.execute(query)]
 
-    def load_backlog_tokens(self, site_id: int) -> float:
-        """Output tokens of deferrable work that waits at a site's nodes, as they last said."""
-        return float(self._connection.execute(_BACKLOG, {"site_id": site_id}).scalar_one())
+    def list_newly_offline(self, now: datetime, patience: timedelta) -> dict[int, list[str]]:
+        """Names, by site, of nodes unseen for ``patience`` that its plan still counts on."""
+        rows = self._connection.execute(_NEWLY_OFFLINE, {"now": now, "patience": patience})
+        return {row.site_id: row.names for row in rows}
+
+    def load_backlog_tokens(self, site_id: int, seen_after: datetime) -> float:
+        """Output tokens of deferrable work at a site's nodes, those seen after ``seen_after``."""
+        values = {"site_id": site_id, "seen_after": seen_after}
+        return float(self._connection.execute(_BACKLOG, values).scalar_one())
+
+
+def _present() -> Select[tuple[object, ...]]:
+    return select(node).where(node.c.removed_at.is_(None))
 
 
 def _with_status() -> Select[tuple[object, ...]]:
-    return select(node, node_live.c.status, node_live.c.at).outerjoin(node_live)
+    query = select(node, node_live.c.status, node_live.c.at).outerjoin(node_live)
+    return query.where(node.c.removed_at.is_(None))
 
 
 def _live(row: Row[tuple[object, ...]]) -> tuple[Node, NodeStatus | None, datetime | None]:

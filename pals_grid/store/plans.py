@@ -95,6 +95,11 @@ class PlanRepository:
         row = self._connection.execute(query.order_by(plan.c.version.desc()).limit(1)).one_or_none()
         return None if row is None else (row.id, row.version)
 
+    def latest_created_at(self, site_id: int) -> datetime | None:
+        """Return when the plan in force was made, or None without a plan."""
+        query = select(plan.c.created_at).where(plan.c.site_id == site_id)
+        return self._connection.execute(query.order_by(plan.c.version.desc()).limit(1)).scalar()
+
     def latest_version_for_node(self, node_id: int) -> int | None:
         """Return the version in force at the node's site, or None without a plan."""
         site_id = select(node.c.site_id).where(node.c.id == node_id).scalar_subquery()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Connection, RowMapping, TableValuedAlias
+    from sqlalchemy import ColumnElement, Connection, RowMapping, Select, TableValuedAlias
 
     from pals_grid.core.intervals import Interval
 
@@ -75,8 +75,9 @@ class ReportRepository:
         """Energy of the minutes that start inside ``interval``, by node, model and hour.
 
         Each minute is priced with the value known best today: measured before forecast before
-        synthetic, then of a feed that is still there, then the latest known. Prices in another
-        currency than the site's are left out, and so is marginal carbon intensity.
+        synthetic, then of a feed that is still there, then of the feed that was made first, as
+        in planning, then the latest known. Prices in another currency than the site's are left
+        out, and so is marginal carbon intensity.
         """
         price = self._load_steps(site_id, interval, Quantity.PRICE)
         carbon = self._load_steps(site_id, interval, Quantity.AVERAGE_INTENSITY)
@@ -84,10 +85,7 @@ class ReportRepository:
         energy_j = engine_minute.c.node_energy_j
         query = (
             select(
-                *(
-                    groups.get(name, literal(None)).label(name)
-                    for name in ("node", "model", "hour")
-                ),
+                *(groups.get(name, literal(None)).label(name) for name in sorted(GROUPINGS)),
                 *(func.sum(engine_minute.c[name]).label(name) for name in _SUMMED),
                 func.sum(energy_j * price.value).label("price_energy"),
                 func.sum(energy_j * carbon.value).label("carbon_energy"),
@@ -114,41 +112,13 @@ class ReportRepository:
 
     def _load_steps(self, site_id: int, interval: Interval, quantity: Quantity) -> _Steps:
         """The best known values over ``interval``, as a step function of the minute."""
-        rank = case(
-            {"measured": 2, "forecast": 1, "synthetic": 0}, value=observation.c.kind, else_=-1
-        )
-        latest = (
-            select(
-                observation.c.start_at,
-                observation.c.end_at,
-                observation.c.value,
-                observation.c.kind,
-                rank.label("rank"),
-                feed.c.removed_at.is_(None).label("present"),
-                observation.c.known_at,
-            )
-            # Of one feed and slot only the latest known of each kind can win.
-            .ext(distinct_on(observation.c.feed_id, observation.c.start_at, observation.c.kind))
-            .join(feed, feed.c.id == observation.c.feed_id)
-            .join(site, site.c.id == feed.c.site_id)
-            .where(
-                feed.c.site_id == site_id,
-                feed.c.quantity == quantity.value,
-                observation.c.start_at < interval.end_at,
-                observation.c.end_at > interval.start_at,
-                or_(feed.c.removed_at.is_(None), observation.c.start_at < feed.c.removed_at),
-            )
-            .order_by(
-                observation.c.feed_id,
-                observation.c.start_at,
-                observation.c.kind,
-                observation.c.known_at.desc(),
-            )
-        )
+        latest = _select_latest(site_id, interval, quantity)
         if quantity is Quantity.PRICE:
             latest = latest.where(observation.c.unit == site.c.policy["currency"].astext + "/MWh")
         found = latest.subquery()
-        worst_first = select(found).order_by(found.c.rank, found.c.present, found.c.known_at)
+        worst_first = select(found).order_by(
+            found.c.rank, found.c.present, found.c.feed_id.desc(), found.c.known_at
+        )
         return _Steps.painted(
             quantity.value, self._connection.execute(worst_first).mappings().all()
         )
@@ -192,6 +162,41 @@ class _Steps:
     def kind(self) -> ColumnElement[str]:
         """The value's kind; NULL in a gap."""
         return self.steps.c.kind
+
+
+def _select_latest(
+    site_id: int, interval: Interval, quantity: Quantity
+) -> Select[tuple[object, ...]]:
+    """Of each feed, slot and kind the latest known value; no other of them can win."""
+    rank = case({"measured": 2, "forecast": 1, "synthetic": 0}, value=observation.c.kind, else_=-1)
+    return (
+        select(
+            observation.c.feed_id,
+            observation.c.start_at,
+            observation.c.end_at,
+            observation.c.value,
+            observation.c.kind,
+            rank.label("rank"),
+            feed.c.removed_at.is_(None).label("present"),
+            observation.c.known_at,
+        )
+        .ext(distinct_on(observation.c.feed_id, observation.c.start_at, observation.c.kind))
+        .join(feed, feed.c.id == observation.c.feed_id)
+        .join(site, site.c.id == feed.c.site_id)
+        .where(
+            feed.c.site_id == site_id,
+            feed.c.quantity == quantity.value,
+            observation.c.start_at < interval.end_at,
+            observation.c.end_at > interval.start_at,
+            or_(feed.c.removed_at.is_(None), observation.c.start_at < feed.c.removed_at),
+        )
+        .order_by(
+            observation.c.feed_id,
+            observation.c.start_at,
+            observation.c.kind,
+            observation.c.known_at.desc(),
+        )
+    )
 
 
 def _groups(by: frozenset[str]) -> dict[str, ColumnElement[object]]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import psycopg
 
-from pals_grid.store.engine import CONNECT_TIMEOUT_S, plain_url
+from pals_grid.store.engine import CONNECT_TIMEOUT_S, KEEPALIVES, plain_url
 
 Session = psycopg.AsyncConnection[tuple[object, ...]]
 
 
 async def open_session(url: str, purpose: str) -> Session:
     """Connect with autocommit, and keepalives that tell of an unplugged server.
-
-    They do so within about 6 s, where the system's own settings take hours.
 
     Raises:
         psycopg.OperationalError: when the server does not answer.
@@ -22,8 +20,5 @@ async def open_session(url: str, purpose: str) -> Session:
         autocommit=True,
         connect_timeout=CONNECT_TIMEOUT_S,
         application_name=f"pals-grid {purpose}",
-        keepalives_idle=3,
-        keepalives_interval=1,
-        keepalives_count=3,
-        tcp_user_timeout=6000,
+        **KEEPALIVES,
     )

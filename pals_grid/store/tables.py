@@ -95,6 +95,8 @@ node = Table(
     Column("curve", JSONB, nullable=False),
     _at("registered_at"),
     _at("last_seen_at", nullable=True),
+    # The row stays for the telemetry and the plans that name it.
+    _at("removed_at", nullable=True),
     UniqueConstraint("site_id", "name"),
     CheckConstraint("power_min_w >= 0 AND power_max_w >= power_min_w", name="power_range"),
 )
@@ -364,6 +366,7 @@ ingest_batch = Table(
     Column("gpu_rows", Integer, nullable=False),
     _at("received_at"),
     PrimaryKeyConstraint("node_id", "spool_id", "seq"),
+    Index("ix_ingest_batch_received_at", "received_at", postgresql_using="brin"),
 )
 
 # --- jobs ----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import delete, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from pals_grid.core.fleet import Origin
@@ -133,6 +133,11 @@ class TelemetryRepository:
     def mean_site_power_w(self, site_id: int, interval: Interval) -> tuple[float, float] | None:
         """Mean power at node boundary in W, and the seconds covered; None without rows."""
         return load_mean_power(self._connection, site_id, interval)
+
+    def forget_batches(self, before_at: datetime) -> int:
+        """Delete the notes of batches received before; their rows stay. Returns how many."""
+        change = delete(ingest_batch).where(ingest_batch.c.received_at < before_at)
+        return self._connection.execute(change).rowcount
 
     def _ensure_days(self, batch: TelemetryBatch) -> None:
         starts = [row.start_at for row in batch.engine_rows]

@@ -9,9 +9,10 @@ from sqlalchemy import text
 
 from pals_grid.jobs import DaemonThreads, Jobs
 from pals_grid.service.feeds import list_due_feeds
+from pals_grid.service.nodes import authenticate_node, record_status
 from pals_grid.service.paging import Page
-from pals_grid.service.plans import list_plans
-from tests.unit.service.world import T0, World
+from pals_grid.service.plans import list_plans, load_envelopes
+from tests.unit.service.world import T0, World, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,43 @@ def test_each_site_is_planned_once_per_slot(world: World) -> None:
         world.clock.advance(901)
     assert triggers(world) == ["schedule", "schedule"]
     assert len(list_plans(world.context, "bergen", Page()).items) == 3
+
+
+def test_node_that_goes_offline_is_planned_without_at_once(world: World) -> None:
+    nodes = [authenticate_node(world.context, world.register(n).node_token) for n in "abc"]
+    jobs = Jobs(world.context, world.database.url)
+    jobs.replan_due()
+    made = len(triggers(world))
+    for _ in range(3):
+        world.clock.advance(20)
+        record_status(world.context, nodes[1], status())
+        jobs.replan_due()
+    assert triggers(world)[:-made] == ["offline: a, c"]
+    targets = {e.node_id: e.target_tokens_per_s for e in load_envelopes(world.context, "oslo")}
+    assert targets == {node.id: 100 * (node is nodes[1]) for node in nodes}
+    for node in nodes:
+        record_status(world.context, node, status())
+    world.clock.advance(15)
+    jobs.replan_due()
+    assert triggers(world)[:-made] == ["node c is back", "node a is back", "offline: a, c"]
+
+
+def test_nodes_are_not_given_up_before_a_new_leader_could_hear_them(world: World) -> None:
+    world.register("a")
+    Jobs(world.context, world.database.url).replan_due()
+    made = len(triggers(world))
+    world.clock.advance(120)
+    jobs = Jobs(world.context, world.database.url)
+    jobs.start()
+    try:
+        assert eventually(lambda: jobs.is_leader and "tidy" in runs(world))
+        jobs.replan_due()
+        assert len(triggers(world)) == made
+        world.clock.advance(60)
+        jobs.replan_due()
+        assert triggers(world)[:-made] == ["offline: a"]
+    finally:
+        jobs.stop()
 
 
 def test_feed_removed_meanwhile_does_not_stop_the_others(

@@ -39,6 +39,7 @@ RESOLUTIONS = {
     "PT60M": HOUR,
     "PT1H": HOUR,
 }
+ACKNOWLEDGEMENT = "Acknowledgement_MarketDocument"
 NO_DATA = "no matching data found"
 SEQUENCE = "classificationSequence_AttributeInstanceComponent.position"
 
@@ -145,9 +146,10 @@ class Entsoe:
         """
         with refusing(NAME):
             root = _load_xml(payload)
-            if _tag(root) == "Acknowledgement_MarketDocument":
-                _accept_no_data(root)
-                return []
+            if _tag(root) == ACKNOWLEDGEMENT:
+                if _says_no_data(root):
+                    return []
+                raise FeedRejected(f"{NAME} says: {_reason(root)}")
             _require_prices(root)
             found = [
                 item
@@ -171,9 +173,10 @@ class Entsoe:
         }
         response = context.http.get(self._base_url, params)
         if response.status >= 400:
-            says = _acknowledged_reason(response.body)
-            if response.status == 400 and NO_DATA in says.lower():
+            said = _acknowledgement(response.body)
+            if response.status == 400 and said is not None and _says_no_data(said):
                 return []
+            says = _plain_text(response.body) if said is None else _reason(said)
             raise_for_status(response, says)
         return self.parse(response.body, context.fetched_at)
 
@@ -220,15 +223,18 @@ def _require_prices(root: Element) -> None:
     )
 
 
-def _accept_no_data(root: Element) -> None:
-    """Return for an acknowledgement that there is no data.
+def _says_no_data(root: Element) -> bool:
+    """Whether "no matching data" is all that an acknowledgement says.
 
-    Raises:
-        FeedRejected: for any other acknowledgement.
+    Its code is 999 as of other errors, so the text tells; one that we do not know is an error.
     """
-    reason = _reason(root)
-    if NO_DATA not in reason.lower():
-        raise FeedRejected(f"{NAME} says: {reason}")
+    reasons = [
+        (_text(reason, "code"), _text(reason, "text").lower())
+        for reason in _children(root, "Reason")
+    ]
+    return bool(reasons) and all(
+        code == "999" and text.startswith(NO_DATA) for code, text in reasons
+    )
 
 
 def _reason(root: Element) -> str:
@@ -239,14 +245,16 @@ def _reason(root: Element) -> str:
     return "; ".join(reasons) or "an acknowledgement without a reason"
 
 
-def _acknowledged_reason(body: bytes) -> str:
-    """Return the reason inside an error's body, or the body's own text without its tags."""
+def _acknowledgement(body: bytes) -> Element | None:
     try:
         root = _load_xml(body)
     except InvalidValue:
-        root = None
-    if root is not None and _tag(root) == "Acknowledgement_MarketDocument":
-        return _reason(root)
+        return None
+    return root if _tag(root) == ACKNOWLEDGEMENT else None
+
+
+def _plain_text(body: bytes) -> str:
+    """Return the text of an error's page without its tags."""
     text = re.sub(r"<[^>]*>", " ", body[:4096].decode("utf-8", "replace"))
     return " ".join(text.split())
 

@@ -30,6 +30,7 @@ _SUMS = (
 def upgrade() -> None:
     _create_sites_and_nodes()
     _create_feeds()
+    _create_observations()
     _create_demand_response()
     _create_plans()
     _create_plan_intervals()
@@ -77,6 +78,7 @@ def _create_sites_and_nodes() -> None:
         _json("curve"),
         _at("registered_at"),
         _at("last_seen_at", nullable=True),
+        _at("removed_at", nullable=True),
         sa.CheckConstraint(
             "power_min_w >= 0 AND power_max_w >= power_min_w", name="ck_node_power_range"
         ),
@@ -135,6 +137,9 @@ def _create_feeds() -> None:
         sa.ForeignKeyConstraint(["feed_id"], ["feed.id"], name="fk_feed_health_feed_id"),
         sa.PrimaryKeyConstraint("feed_id", name="pk_feed_health"),
     )
+
+
+def _create_observations() -> None:
     op.create_table(
         "observation",
         _big("feed_id"),
@@ -318,6 +323,13 @@ def _create_raw_telemetry() -> None:
         _at("received_at"),
         sa.ForeignKeyConstraint(["node_id"], ["node.id"], name="fk_ingest_batch_node_id"),
         sa.PrimaryKeyConstraint("node_id", "spool_id", "seq", name="pk_ingest_batch"),
+    )
+    op.create_index(
+        "ix_ingest_batch_received_at",
+        "ingest_batch",
+        ["received_at"],
+        unique=False,
+        postgresql_using="brin",
     )
 
 

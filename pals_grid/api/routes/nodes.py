@@ -100,6 +100,12 @@ def load_node(context: ContextDep, node_id: int) -> NodeView:
     return nodes.load_node(context, node_id)
 
 
+@router.delete("/{node_id}", status_code=204)
+def remove_node(context: ContextDep, node_id: int) -> None:
+    """Plan without a node and void its token; what it reported stays. Stop its agent first."""
+    nodes.remove_node(context, node_id)
+
+
 @router.post(
     "/{node_id}/status",  # noqa: FAST003 - NodeDep reads it
     status_code=204,

@@ -61,10 +61,12 @@ class Metrics:
         """Return the first of ``names`` that is there.
 
         Raises:
-            DeviceLost: when none is, for then it is not vLLM that answers.
+            DeviceLost: when none is, for then it is not vLLM that answers, or it is no number.
         """
         for name in names:
             if name in self._values:
+                if not math.isfinite(self._values[name]):
+                    raise DeviceLost(f"metric {name}: must be finite, got {self._values[name]}")
                 return self._values[name]
         raise DeviceLost(f"no metric {' or '.join(names)} in the engine's answer")
 
@@ -143,7 +145,7 @@ class VllmMetricsEngine:
             response = self._session.get(self._url, timeout=self._timeout_s, allow_redirects=False)
             response.raise_for_status()
             sample = self._sample(Metrics(response.text))
-        except (requests.RequestException, DeviceLost, ValueError) as error:
+        except (requests.RequestException, DeviceLost, ValueError, OverflowError) as error:
             self._error = str(error)
         else:
             self._latest = self._monotonic_s(), sample

@@ -128,6 +128,29 @@ def _order() -> EventRequest:
     return EventRequest("dip", T0 + timedelta(hours=1), T0 + timedelta(hours=2), limit_w=600.0)
 
 
+def test_a_removed_node_is_gone_and_its_token_void(client: TestClient, node: RegisterReply) -> None:
+    path = f"/api/v1/nodes/{node.node_id}"
+    assert client.delete(path).status_code == 204
+    assert client.delete(path).status_code == 404
+    assert client.get(path).status_code == 404
+    assert client.get("/api/v1/nodes").json()["items"] == []
+    assert fetch(client, node, 0, 0).status_code == 401
+    sign = client.post(f"{path}/status", content=encode(status()), headers=bearer(node.node_token))
+    assert sign.status_code == 401
+
+
+def test_a_name_that_no_column_holds_is_refused(client: TestClient, node: RegisterReply) -> None:
+    said = msgspec.structs.replace(status(), mode="follow\0ing")
+    path = f"/api/v1/nodes/{node.node_id}/status"
+    answer = client.post(path, content=encode(said), headers=bearer(node.node_token))
+    assert answer.status_code == 422
+    token = client.post("/api/v1/sites/oslo/enrolment-tokens").json()["enrolment_token"]
+    body = encode(registration("gpu\0"))
+    answer = client.post("/api/v1/nodes/register", content=body, headers=bearer(token))
+    assert answer.status_code == 422
+    assert "NUL" in answer.json()["detail"]
+
+
 def test_a_wait_without_news_ends(client: TestClient, node: RegisterReply) -> None:
     began_s = time.monotonic()
     assert fetch(client, node, 10_000, 0.2).status_code == 204

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fastapi import FastAPI
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from pals_grid.api.problems import KINDS, MEDIA_TYPE, install_problems
@@ -89,6 +91,22 @@ def test_internals_are_logged_and_not_told(
     assert answer.status_code == 500
     assert "hunter2" not in answer.text
     assert caplog.records[0].exc_info is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("SELECT 1", {}, RuntimeError("host db.internal")),
+        InterfaceError("SELECT 1", {}, RuntimeError("host db.internal")),
+        PoolTimeoutError("host db.internal"),
+    ],
+)
+def test_a_database_that_is_away_is_temporary(error: Exception) -> None:
+    answer = answer_to(error)
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    assert int(answer.headers["retry-after"]) > 0
+    assert "internal" not in answer.text
 
 
 def test_what_the_framework_refuses_is_a_problem_too() -> None:

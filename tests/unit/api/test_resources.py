@@ -49,6 +49,23 @@ def test_a_feed_is_added_fetched_and_read_back(client: TestClient, world: World)
     assert client.get("/api/v1/feeds").json()["items"] == []
 
 
+@pytest.mark.parametrize(
+    "path", [f"nodes/{10**20}", f"events/{10**20}/delivery", "sites/%00", "plans?site=%00"]
+)
+def test_a_key_that_no_column_holds_is_bad_input(client: TestClient, path: str) -> None:
+    answer = client.get(f"/api/v1/{path}")
+    assert answer.status_code == 422
+    assert "cannot be stored or looked for" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-05:00"])
+def test_an_instant_out_of_all_bounds_is_named(client: TestClient, text: str) -> None:
+    answer = client.get("/api/v1/telemetry", params={"site": "oslo", "end_at": text})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "end_at"
+    assert "from 1970 to 2199" in answer.json()["errors"][0]["bound"]
+
+
 def test_a_preview_stores_nothing_and_tells_the_provider_s_error(
     client: TestClient, world: World
 ) -> None:

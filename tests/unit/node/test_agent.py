@@ -114,7 +114,7 @@ def agents(tmp_path: Path) -> Iterator[Agents]:
         process.wait()
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_stop_signal_restores_limits_and_keeps_rows(agents: Agents, name: str) -> None:
     process = agents.start()
     agents.wait_for(150.0)

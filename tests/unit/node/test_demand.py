@@ -21,6 +21,17 @@ def test_steady_arrivals_give_their_tokens_and_the_margin() -> None:
     assert demand.tokens_out_per_s == 200.0
 
 
+def test_what_may_wait_is_left_out_where_a_plan_grants_it_its_place() -> None:
+    """2 requests/s of 100 tokens; every fourth is deferrable, and two of eight running are."""
+    demand = DemandEstimator(2.0, margin_ratio=0.25)
+    target = 0.0
+    for i in range(400):
+        seen = EngineSample(8, 0, 0.0, i * 100.0, i, 0, 0, 64, 3, 2 if i % 8 < 4 else 3)
+        target = demand.update(seen, 0.5, interactive_only=True)
+    assert math.isclose(target, 200 * (1 - 2.5 / 8) * 1.25, rel_tol=0.03)
+    assert demand.tokens_out_per_s == 200.0
+
+
 def test_a_queue_raises_the_target_in_the_same_tick() -> None:
     demand = DemandEstimator(2.0, margin_ratio=0.25)
     for i in range(100):

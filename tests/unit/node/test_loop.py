@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pals_grid.core.commands import Outcome
+from pals_grid.core.site import Slo
 from pals_grid.node import controller
+from pals_grid.node.fake import FakeEngine
+from pals_grid.node.loop import ControlLoop
 from pals_grid.node.report import Mode
 
 if TYPE_CHECKING:
@@ -91,6 +95,41 @@ def test_a_dead_engine_is_left_out_and_its_power_still_counts(rig_of: Callable[.
     assert report.node_power.power_w <= 1200.0
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_figure_that_is_no_number_leaves_the_device_out(
+    rig_of: Callable[..., Rig], value: float
+) -> None:
+    rig = rig_of(engines=2, tokens=800.0)
+    rig.gpus[0].energy_j = value
+    rig.engines[1].tokens_out = value
+    report = rig.run(2)
+    assert rig.reports[0].notes == (
+        f"GPU GPU-0 is left out: energy_j: must be finite, got {value}",
+        f"engine engine-1 is left out: tokens_out_total: must be finite, got {value}",
+    )
+    assert report.engines[0].gpus[0].sample is None
+    assert report.engines[1].sample is None
+    assert math.isfinite(report.node_power.power_w)
+
+
+def test_deferrable_work_is_let_go_on_restore(rig_of: Callable[..., Rig]) -> None:
+    class Deferring(FakeEngine):
+        slots = -1
+
+        def apply_deferrable_seqs(self, deferrable_seqs: int) -> None:
+            self.slots = deferrable_seqs
+
+    rig = rig_of(tokens=200.0)
+    engine = Deferring()
+    unit = replace(rig.hardware.units[0], engine=engine)
+    hardware = replace(rig.hardware, units=(unit,))
+    loop = ControlLoop(hardware, rig.lease, rig.clock, Slo(), rig.restore)
+    loop.tick()
+    assert engine.slots <= 1
+    loop.restore()
+    assert engine.slots == 64
+
+
 def test_dry_run_writes_nothing_and_says_what_it_would(rig_of: Callable[..., Rig]) -> None:
     rig = rig_of(tokens=1200.0, dry_run=True)
     report = rig.run(5)
@@ -107,6 +146,7 @@ def test_originals_are_on_disk_before_the_first_write(
     rig = rig_of(restore_path=tmp_path / "missing" / "limits.json", tokens=1200.0)
     report = rig.run()
     assert "original limits cannot be stored" in report.notes[0]
+    assert rig.run().notes == ()  # told once
     assert not any(gpu.writes for gpu in rig.gpus)
     (tmp_path / "missing").mkdir()
     rig.run()

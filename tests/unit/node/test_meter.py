@@ -141,6 +141,19 @@ def test_a_wall_clock_that_steps_back_gives_no_row_twice() -> None:
     assert sum(r.gpu_energy_j for r in rows.engine_rows) == pytest.approx(150.0 * 12)
 
 
+def test_a_wall_clock_that_jumps_ahead_leaves_a_gap_and_loses_nothing() -> None:
+    """Half a century, as when a board without a battery gets the time: not millions of rows."""
+    years_s = 50 * 365 * 86_400.0
+    wall = [0, 0.5, 1, 1.5 + years_s, 2 + years_s, 2.5 + years_s]
+    rows, _ = run([tick(i * 0.5, i * 150.0, i * 10.0, wall_s=w) for i, w in enumerate(wall)])
+    before, after = rows.engine_rows
+    assert before.end_at == START_AT + timedelta(seconds=1)
+    assert after.start_at == START_AT + timedelta(seconds=1 + years_s)
+    assert (before.gpu_energy_j, after.gpu_energy_j) == pytest.approx((300.0, 450.0))
+    assert (before.tokens_out, after.tokens_out) == pytest.approx((20.0, 30.0))
+    assert (before.power_draw_w, after.power_draw_w) == pytest.approx((300.0, 300.0))
+
+
 def test_engines_share_the_node_by_gpu_energy() -> None:
     reports = [tick(i * 0.5, i * 150.0, engines=2, node_w=1000.0) for i in range(4)]
     rows, _ = run(reports)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +28,14 @@ def test_a_lasting_shortfall_raises_the_limit_more_and_more_up_to_the_bound() ->
     assert limits[0] > 250.0
     assert limits == sorted(limits)
     assert limits[-1] == 400.0
+
+
+def test_a_limit_that_would_move_by_less_than_2_percent_stays() -> None:
+    pid = ThroughputPid()
+    limits = [step(pid, 0.06) for _ in range(40)]
+    moves_w = [b - a for a, b in pairwise([250.0, *limits]) if b != a]
+    assert min(moves_w) >= 0.02 * 250.0
+    assert limits[-1] > 275.0
 
 
 def test_it_does_not_wind_up_at_a_bound() -> None:

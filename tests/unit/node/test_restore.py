@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from pals_grid.node import restore
 from pals_grid.node.fake import FakeGpu
 from pals_grid.node.restore import RestoreFile
 
@@ -36,6 +37,28 @@ def test_what_a_crash_left_is_not_overwritten_by_the_limit_found_later(tmp_path:
     RestoreFile(path).remember({"a": 400.0})
     RestoreFile(path).remember({"a": 150.0, "b": 300.0})
     assert RestoreFile(path).pending == {"a": 400.0, "b": 300.0}
+
+
+def test_a_disk_that_fails_stops_no_gpu_from_being_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "limits.json"
+    originals = RestoreFile(path)
+    originals.remember({"a": 350.0, "b": 300.0})
+    gpus = [FakeGpu("a", limit_w=150.0), FakeGpu("b", limit_w=150.0)]
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restore, "write_durably", full)
+        failures = originals.restore(gpus)
+    assert [gpu.limit_w for gpu in gpus] == [350.0, 300.0]
+    assert [line.partition(": is restored")[0] for line in failures] == [
+        "GPU a: original limit 350 W",
+        "GPU b: original limit 300 W",
+    ]
+    assert RestoreFile(path).pending == {"a": 350.0, "b": 300.0}
 
 
 def test_a_gpu_that_is_gone_keeps_its_entry(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pals_grid.core.fleet import OperatingPoint
-from pals_grid.node.select import KEEP_RATIO, PointChooser, efficiency, split_budget
+from pals_grid.node.select import CALM_RATIO, KEEP_RATIO, PointChooser, efficiency, split_budget
 
 SLO_S = 0.1
 
@@ -64,10 +64,24 @@ def test_a_kept_point_is_allowed_and_nearly_as_efficient(
         assert kept is best
         return
     if kept != best:
-        assert kept == current
         assert kept.gpu_power_w <= budget_w
         assert kept.tokens_per_s >= target
-        assert efficiency(kept) >= (1 - KEEP_RATIO) * efficiency(best)
+        assert current.tokens_per_s >= target
+        calm = chooser.choose(budget_w, min(current.tokens_per_s, target * (1 + CALM_RATIO)))
+        assert calm is not None
+        assert kept in (current, calm)
+        assert efficiency(kept) >= (1 - KEEP_RATIO) * efficiency(calm)
+
+
+def test_a_target_that_swings_about_a_point_changes_nothing() -> None:
+    low = OperatingPoint(100.0, 8, 1000.0, 400.0, 0.1, 0.05)
+    high = OperatingPoint(200.0, 8, 1500.0, 800.0, 0.1, 0.05)
+    chooser = PointChooser([low, high], SLO_S)
+    current, chosen = low, []
+    for target in (990.0, 1001.0, 999.0, 1003.0, 960.0, 952.0, 999.0):
+        current = chooser.choose(900.0, target, current) or low
+        chosen.append(current)
+    assert chosen == [low, high, high, high, high, low, low]
 
 
 @given(

@@ -102,6 +102,24 @@ def test_a_refused_batch_is_counted_as_dropped(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_a_row_that_cannot_be_read_does_not_hold_up_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path / "spool.sqlite3")
+    spool.append(gpu_rows(0, 3))
+    with spool._db:
+        spool._db.execute("UPDATE spool_row SET payload = '{}' WHERE id = 2")
+    batch = spool.next_batch()
+    assert batch is not None
+    assert [row.energy_j for row in batch.gpu_rows] == [0.0, 2.0]
+    assert (len(spool), spool.dropped_rows) == (2, 1)
+    assert spool.next_batch() == batch
+    spool.acknowledge(batch.seq)
+    assert spool.next_batch() is None
+    assert "a spooled gpu row is given up" in caplog.text
+    spool.close()
+
+
 def test_a_damaged_file_is_kept_and_a_new_spool_has_a_new_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
-from pals_grid.core.errors import LinkRejected, LinkUnavailable
+from pals_grid.core.errors import InvalidValue, LinkRejected, LinkUnavailable
 from pals_grid.core.fleet import Origin
 from pals_grid.core.site import Slo
 from pals_grid.node import uplink as module
@@ -154,6 +155,34 @@ def test_it_registers_when_the_service_is_back_and_follows_changes(
     eventually(lambda: lease.version == 2)
     assert link.polls[:2] == [0, 1]
     link.version = 99  # ends the poll
+
+
+def test_it_introduces_itself_anew_where_the_sites_objectives_change_what_it_can_do(
+    spool: Spool,
+) -> None:
+    class Recording(FakeLink):
+        def register(self, request: RegisterRequest) -> RegisterReply:
+            self.seen.append(request.power_max_w)
+            return super().register(request)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[float] = []
+
+    def register(describe: Callable[[Slo], RegisterRequest]) -> list[float]:
+        link = Recording()
+        args = (link, REQUEST, Lease(None, 1.0), spool, lambda _: None)
+        assert Uplink(*args, describe=describe)._register()
+        return link.seen
+
+    def unable(slo: Slo) -> RegisterRequest:
+        raise InvalidValue("slo.itl_s", slo.itl_s, "must be more")
+
+    assert register(lambda slo: replace(REQUEST, power_max_w=10 * slo.itl_s)) == [2]
+    assert register(lambda slo: replace(REQUEST, power_max_w=20 * slo.itl_s)) == [2, 4.0]
+    drifting = iter(range(5, 99))
+    assert register(lambda _: replace(REQUEST, power_max_w=next(drifting))) == [2, 5]
+    assert register(unable) == [2]
 
 
 def test_rows_spooled_while_the_service_was_away_are_delivered_once(

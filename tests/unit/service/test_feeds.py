@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from pals_grid.core.errors import (
     NotFound,
 )
 from pals_grid.core.intervals import Interval
+from pals_grid.feeds.registry import ConnectorRegistry
 from pals_grid.service.feeds import (
     FeedRequest,
     add_feed,
@@ -32,9 +34,11 @@ from pals_grid.service.plans import load_plan, replan
 from tests.unit.service.world import HALF_HOUR, T0, half_hours
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from pals_grid.core.ports import Connector
+    from pals_grid.service.context import Context
     from tests.unit.service.world import World
 
 
@@ -117,7 +121,7 @@ def test_fetch_stores_and_tells(world: World) -> None:
     outcome = fetch_feed(world.context, feed.id)
     assert (outcome.fetched, outcome.stored, outcome.error) == (3, 3, None)
     now = world.clock.now()
-    assert world.price.windows == [Interval(now - timedelta(hours=2), now + timedelta(hours=48))]
+    assert world.price.windows == [Interval(now - timedelta(hours=6), now + timedelta(hours=48))]
     view = load_feed(world.context, feed.id)
     assert view.current == view.latest
     assert view.current is not None
@@ -127,6 +131,53 @@ def test_fetch_stores_and_tells(world: World) -> None:
     assert view.coverage_24h_ratio == pytest.approx((1.5 - 1 / 60) / 24)
     assert not view.stale
     assert list_due_feeds(world.context) == []
+
+
+def test_pause_is_made_up_for_as_far_as_a_week(world: World) -> None:
+    world.make_site()
+    feed = world.make_feed()
+    world.price.say(80)
+    fetch_feed(world.context, feed.id)
+    world.clock.advance(86_400)
+    world.price.error = FeedUnavailable("HTTP 503")
+    fetch_feed(world.context, feed.id)
+    world.clock.advance(30 * 86_400)
+    fetch_feed(world.context, feed.id)
+    backs = [world.price.windows[1].start_at - T0, T0 - world.price.windows[2].start_at]
+    assert backs == [timedelta(hours=-6), timedelta(days=-24)]
+
+
+def test_what_happens_during_a_fetch_is_not_overwritten(world: World) -> None:
+    world.make_site()
+    feed = world.make_feed()
+    world.price.error = FeedUnavailable("HTTP 503")
+    slow = replace(world.context, registry=Meanwhile(world, feed.id))
+    fetch_feed(slow, feed.id)
+    assert load_feed(world.context, feed.id).health.consecutive_failures == 2
+    removing = replace(world.context, registry=Meanwhile(world, feed.id, remove_feed))
+    with pytest.raises(NotFound, match="feed"):
+        fetch_feed(removing, feed.id)
+
+
+class Meanwhile(ConnectorRegistry):
+    """Does something else to the feed while it is about to be fetched."""
+
+    def __init__(
+        self, world: World, feed_id: int, act: Callable[[Context, int], object] = fetch_feed
+    ) -> None:
+        self._world, self._feed_id, self._act = world, feed_id, act
+
+    def create(self, name: str, options: Mapping[str, str]) -> Connector:
+        self._act(self._world.context, self._feed_id)
+        return self._world.context.registry.create(name, options)
+
+
+def test_provider_s_words_with_a_nul_are_kept(world: World) -> None:
+    world.make_site()
+    feed = world.make_feed()
+    world.price.error = FeedRejected("HTTP 400: \0bad")
+    fetch_feed(world.context, feed.id)
+    assert load_feed(world.context, feed.id).health.last_error == "HTTP 400: \ufffdbad"
 
 
 def test_polling_again_stores_nothing(world: World) -> None:

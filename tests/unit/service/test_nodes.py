@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -7,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from pals_grid.core.errors import AccessDenied, InvalidValue, NotFound
+from pals_grid.core.intervals import Interval
 from pals_grid.service.envelopes import load_schedule, load_schedule_version
 from pals_grid.service.nodes import (
     authenticate_node,
@@ -15,17 +18,38 @@ from pals_grid.service.nodes import (
     load_node,
     record_status,
     register_node,
+    remove_node,
 )
 from pals_grid.service.paging import Page
-from pals_grid.service.plans import list_plans, load_plan
-from tests.unit.service.world import registration, status
+from pals_grid.service.plans import list_plans, load_envelopes, load_plan, replan
+from pals_grid.service.reports import energy_report
+from pals_grid.service.telemetry import ingest
+from pals_grid.wire.messages import EngineStatus
+from tests.unit.service.world import T0, batch, registration, status
 
 if TYPE_CHECKING:
+    from pals_grid.core.budget import PlanRequest, PowerBudget
     from tests.unit.service.world import World
 
 
 def triggers(world: World) -> list[str]:
     return [plan.trigger for plan in list_plans(world.context, "oslo", Page()).items]
+
+
+def engine(tokens_deferred: float) -> EngineStatus:
+    return EngineStatus(
+        engine="e0",
+        model="llama",
+        power_limit_w=700.0,
+        power_draw_w=600.0,
+        max_num_seqs=64,
+        requests_running=8,
+        requests_waiting=0,
+        tokens_out_per_s=50.0,
+        gpu_energy_j_per_token=12.0,
+        reason="demand",
+        tokens_deferred=tokens_deferred,
+    )
 
 
 def test_registration_plans_and_answers_with_the_slo(world: World) -> None:
@@ -118,9 +142,76 @@ def test_node_that_was_away_is_planned_with_again(world: World) -> None:
     record_status(world.context, node, status())
     assert triggers(world) == ["node gpu-1 registered"]
     world.clock.advance(60)
+    replan(world.context, node.site_id, "schedule")
     record_status(world.context, node, status())
     record_status(world.context, node, status())
-    assert triggers(world) == ["node gpu-1 is back", "node gpu-1 registered"]
+    assert triggers(world) == ["node gpu-1 is back", "schedule", "node gpu-1 registered"]
+
+
+def test_pause_that_no_plan_noticed_needs_no_new_plan(world: World) -> None:
+    world.make_site()
+    node = authenticate_node(world.context, world.register().node_token)
+    world.clock.advance(3600)
+    record_status(world.context, node, status())
+    world.clock.advance(3600)
+    world.register()
+    assert triggers(world) == ["node gpu-1 registered"]
+
+
+def test_removed_node_is_planned_without(world: World) -> None:
+    world.make_site(safe_limit_w=3000.0)
+    gone, left = world.register("gone"), world.register("left", scale=2.0)
+    node = authenticate_node(world.context, gone.node_token)
+    record_status(world.context, node, status())
+    ingest(world.context, node, batch(T0 - timedelta(minutes=10), 12))
+    remove_node(world.context, gone.node_id)
+    assert triggers(world)[0] == "node gone removed"
+    assert {item.node_id for item in load_envelopes(world.context, "oslo")} == {left.node_id}
+    assert load_schedule(world.context, left.node_id).safe_power_w == 3000.0
+    assert [v.node.name for v in list_nodes(world.context, "oslo", Page()).items] == ["left"]
+    with pytest.raises(AccessDenied, match="not a node token"):
+        authenticate_node(world.context, gone.node_token)
+    for ask in (load_node, load_schedule, remove_node):
+        with pytest.raises(NotFound, match="node 1"):
+            ask(world.context, gone.node_id)
+    past = Interval(T0 - timedelta(hours=1), T0)
+    report = energy_report(world.context, "oslo", past, frozenset({"node"}))
+    assert [(row.node, row.tokens_out) for row in report.rows] == [("gone", 12 * 250)]
+
+
+def test_removed_node_comes_back_by_its_name(world: World) -> None:
+    world.make_site()
+    first = world.register()
+    node = authenticate_node(world.context, first.node_token)
+    record_status(world.context, node, status())
+    remove_node(world.context, first.node_id)
+    assert load_envelopes(world.context, "oslo") == []
+    again = world.register()
+    assert again.node_id == first.node_id
+    assert load_node(world.context, again.node_id).status is None
+    assert load_schedule(world.context, again.node_id).intervals
+    expected = ["node gpu-1 registered", "node gpu-1 removed", "node gpu-1 registered"]
+    assert triggers(world) == expected
+
+
+def test_only_work_at_nodes_that_are_there_is_planned(world: World) -> None:
+    site = world.make_site()
+    names = ("here", "silent", "gone")
+    nodes = [authenticate_node(world.context, world.register(n).node_token) for n in names]
+    waiting = msgspec.structs.replace(status(), engines=[engine(tokens_deferred=1000.0)])
+    for node in nodes:
+        record_status(world.context, node, waiting)
+    world.clock.advance(60)
+    record_status(world.context, nodes[0], waiting)
+    remove_node(world.context, nodes[2].id)
+    seen: list[float] = []
+
+    def planner(request: PlanRequest) -> PowerBudget:
+        seen.append(request.backlog_tokens)
+        return world.context.planner(request)
+
+    replan(replace(world.context, planner=planner), site.id, "schedule")
+    assert seen == [1000.0]
 
 
 def test_unknown_node_is_not_found(world: World) -> None:

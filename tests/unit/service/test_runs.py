@@ -4,13 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import pytest
 from sqlalchemy import text
 
 from pals_grid.service.runs import prune_runs, run_once
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.unit.service.world import World
 
 SLOT = timedelta(minutes=30)
@@ -52,6 +51,34 @@ def test_error_is_kept_and_logged(world: World, caplog: pytest.LogCaptureFixture
     assert run_once(world.context, "j", SLOT, "me", fail)
     assert rows(world) == [("j", "me", True, "RuntimeError: disk full")]
     assert "job j failed" in caplog.text
+
+
+def test_failed_run_is_done_again_after_a_minute(world: World) -> None:
+    errors = [RuntimeError("database is away")]
+
+    def work() -> None:
+        if errors:
+            raise errors.pop()
+
+    claims = []
+    for _ in range(4):
+        claims.append(run_once(world.context, "j", SLOT, "me", work))
+        world.clock.advance(30)
+    assert claims == [True, False, True, False]
+    assert rows(world) == [("j", "me", True, None)]
+
+
+def test_run_that_nobody_finished_is_done_again_after_ten_minutes(world: World) -> None:
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_once(world.context, "j", SLOT, "me", die)
+    world.clock.advance(599)
+    assert not run_once(world.context, "j", SLOT, "you", lambda: None)
+    world.clock.advance(1)
+    assert run_once(world.context, "j", SLOT, "you", lambda: None)
+    assert rows(world) == [("j", "you", True, None)]
 
 
 def test_old_runs_are_pruned(world: World) -> None:

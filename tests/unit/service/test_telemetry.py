@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from pals_grid.core.errors import InvalidValue, NotFound
 from pals_grid.core.fleet import Origin
@@ -84,6 +85,21 @@ def test_partitions_are_made_ahead_and_dropped_by_age(world: World, node: Node) 
     maintain_partitions(world.context)
     with world.database.read() as connection:
         assert oldest_partition_day(connection) == world.clock.now().date()
+
+
+def test_notes_of_batches_are_kept_as_long_as_rows_are_taken(world: World, node: Node) -> None:
+    sent = batch(START, 1)
+    ingest(world.context, node, sent)
+    count = text("SELECT count(*) FROM ingest_batch")
+    kept = []
+    for days in (0, 31, 5):
+        world.clock.advance(days * 86_400)
+        maintain_partitions(world.context)
+        with world.database.read() as connection:
+            kept.append(connection.execute(count).scalar_one())
+    assert kept == [1, 1, 0]
+    with pytest.raises(InvalidValue, match="must not be older than 30 days"):
+        ingest(world.context, node, sent)
 
 
 def test_report_is_grouped_priced_and_totalled(world: World, node: Node) -> None:

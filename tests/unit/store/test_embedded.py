@@ -151,11 +151,29 @@ def test_server_without_supervisor_is_stopped_first(folder: Path) -> None:
     orphan.start()
     assert orphan._lock is not None
     orphan._lock.close()  # as if its supervisor had died and the server had not heard
+    orphan._stopping.set()
     pid = _server_pid(folder)
     with EmbeddedPostgres(folder) as url, psycopg.connect(url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
         assert _server_pid(folder) != pid
     orphan.stop()
+
+
+def test_a_server_that_dies_by_itself_is_started_again(folder: Path) -> None:
+    with EmbeddedPostgres(folder) as url:
+        with psycopg.connect(url) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 7 AS n")
+        os.kill(_server_pid(folder), signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        found = None
+        while found is None and time.monotonic() < deadline:
+            try:
+                with psycopg.connect(url) as connection:
+                    found = connection.execute("SELECT n FROM kept").fetchone()
+            except psycopg.Error:
+                time.sleep(0.1)
+        assert found == (7,)
+    assert not (folder / "cluster" / "postmaster.pid").exists()
 
 
 def test_pid_file_that_names_another_program_is_dropped(folder: Path) -> None:

@@ -55,6 +55,21 @@ def test_sessions_run_in_utc(database: Database) -> None:
         assert connection.execute(text("SHOW timezone")).scalar_one() == "UTC"
 
 
+def test_sessions_end_what_hangs_unless_the_url_says_otherwise(database: Database) -> None:
+    own = Database(
+        f"{database.url}{'&' if '?' in database.url else '?'}options=-cstatement_timeout%3D7s"
+    )
+    try:
+        found = []
+        for each in (database, own):
+            with each.begin() as connection:
+                names = ("statement_timeout", "idle_in_transaction_session_timeout")
+                found.append([connection.execute(text(f"SHOW {n}")).scalar_one() for n in names])
+    finally:
+        own.dispose()
+    assert found == [["1min", "1min"], ["7s", "1min"]]
+
+
 def test_ping_answers_or_raises(database: Database) -> None:
     database.ping()
     with pytest.raises(OperationalError):

@@ -196,6 +196,17 @@ def test_best_known_value_wins(desk: Desk, minute_rows: list[EngineRow]) -> None
     assert row.cost == pytest.approx(MINUTE_J / 3.6e9 * 4)
 
 
+def test_of_two_feeds_the_first_made_prices_as_in_planning(
+    desk: Desk, minute_rows: list[EngineRow]
+) -> None:
+    desk.ingest(0, minute_rows)
+    first, second = desk.add_feed("first"), desk.add_feed("second")
+    desk.observe(second, 70.0, known=9)
+    desk.observe(first, 50.0, known=1)
+    (row,) = desk.energy()
+    assert row.cost == pytest.approx(MINUTE_J / 3.6e9 * 50)
+
+
 def test_slots_of_several_lengths_overlay(desk: Desk, make_row: MakeRow) -> None:
     desk.ingest(0, [make_row(k) for k in range(48)])
     desk.observe(desk.add_feed("hourly"), 10.0, minutes=(-58, 62), kind="forecast")

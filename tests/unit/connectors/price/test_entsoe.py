@@ -58,10 +58,13 @@ def series(
     )
 
 
-def acknowledgement(code: str, text: str) -> bytes:
+def acknowledgement(*reasons: tuple[str, str]) -> bytes:
+    said = "".join(
+        f"<Reason><code>{code}</code><text>{text}</text></Reason>" for code, text in reasons
+    )
     return (
         "<Acknowledgement_MarketDocument xmlns='urn:iec62325.351:tc57wg16:451-1:x:7:0'>"
-        f"<Reason><code>{code}</code><text>{text}</text></Reason></Acknowledgement_MarketDocument>"
+        f"{said}</Acknowledgement_MarketDocument>"
     ).encode()
 
 
@@ -150,18 +153,38 @@ def test_another_zone_is_refused() -> None:
 
 
 def test_no_matching_data_gives_no_values() -> None:
-    payload = acknowledgement("999", "No matching data found for Data item Energy Prices")
+    payload = acknowledgement(("999", "No matching data found for Data item Energy Prices"))
     assert values(payload) == []
     assert fetch(payload) == []
     assert fetch(payload, status=400) == []
 
 
 def test_any_other_acknowledgement_is_rejected_with_its_reason() -> None:
-    payload = acknowledgement("999", "The amount of requested data exceeds allowed limit")
+    payload = acknowledgement(("999", "The amount of requested data exceeds allowed limit"))
     with pytest.raises(FeedRejected, match="reason 999, The amount of requested data exceeds"):
         values(payload)
     with pytest.raises(FeedRejected, match=r"HTTP 400.*reason 999, The amount of requested"):
         fetch(payload, status=400)
+
+
+@pytest.mark.parametrize(
+    "reasons",
+    [
+        [("999", "Delivered time interval is not valid")],
+        [("A59", "No matching data found, because the document was refused")],
+        [("999", "The zone is unknown; no matching data found for it")],
+        [("999", "No matching data found"), ("999", "Unauthorised")],
+        [("999", "")],
+        [],
+    ],
+)
+def test_whatever_else_an_acknowledgement_says_is_an_error(reasons: list[tuple[str, str]]) -> None:
+    payload = acknowledgement(*reasons)
+    with pytest.raises(FeedRejected, match=r"acknowledgement without a reason|reason "):
+        values(payload)
+    for status in (200, 400):
+        with pytest.raises(FeedRejected):
+            fetch(payload, status=status)
 
 
 def test_an_error_page_is_quoted_without_its_tags() -> None:

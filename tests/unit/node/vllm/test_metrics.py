@@ -93,6 +93,27 @@ def test_ranks_are_summed_under_new_and_old_names(url: str, page: Page, itl_name
     engine.close()
 
 
+@pytest.mark.parametrize("value", ["NaN", "+Inf"])
+@pytest.mark.parametrize("name", ["num_requests_running", "generation_tokens_total"])
+def test_a_figure_that_is_no_number_is_refused(url: str, page: Page, name: str, value: str) -> None:
+    engine = VllmMetricsEngine(url, "m", Slo())
+    page.text += f'vllm:{name}{{model_name="n"}} {value}\n'
+    engine.refresh()
+    with pytest.raises(DeviceLost, match=f"vllm:{name}: must be finite"):
+        engine.observe()
+    engine.close()
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf"])
+def test_a_bucket_that_is_no_number_ends_no_thread(url: str, page: Page, value: str) -> None:
+    engine = VllmMetricsEngine(url, "m", Slo())
+    page.text += f'vllm:time_to_first_token_seconds_bucket{{le="+Inf"}} {value}\n'
+    engine.refresh()
+    with pytest.raises(DeviceLost):
+        engine.observe()
+    engine.close()
+
+
 def test_a_dead_server_is_told_with_its_error_and_comes_back(url: str, page: Page) -> None:
     now = [0.0]
     engine = VllmMetricsEngine(url, "m", Slo(), monotonic_s=lambda: now[0])
