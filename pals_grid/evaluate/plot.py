@@ -48,8 +48,8 @@ def plot_replay(result: ReplayResult, path: Path) -> None:
 
 
 def _draw_power(axes: Axes, result: ReplayResult) -> None:
-    limits = [slot.limit_w / 1000 for slot in result.slots]
-    axes.step(_slot_hours(result), limits, where="post", color=_LIMIT, label="budget")
+    limits = _held([slot.limit_w / 1000 for slot in result.slots])
+    axes.step(_slot_edges_h(result), limits, where="post", color=_LIMIT, label="budget")
     for run, colour in ((result.uncontrolled, _WITHOUT), (result.controlled, _WITH)):
         hours = [_hour(result, at) for at, _ in run.power_w]
         axes.plot(hours, [w / 1000 for _, w in run.power_w], color=colour, lw=1, label=run.name)
@@ -59,12 +59,12 @@ def _draw_power(axes: Axes, result: ReplayResult) -> None:
 
 
 def _draw_signals(axes: Axes, result: ReplayResult) -> None:
-    price = [_or_gap(slot.price_per_mwh) for slot in result.slots]
-    carbon = [_or_gap(slot.carbon_g_per_kwh) for slot in result.slots]
-    axes.step(_slot_hours(result), price, where="post", color=_PRICE)
+    price = _held([_or_gap(slot.price_per_mwh) for slot in result.slots])
+    carbon = _held([_or_gap(slot.carbon_g_per_kwh) for slot in result.slots])
+    axes.step(_slot_edges_h(result), price, where="post", color=_PRICE)
     axes.set_ylabel(f"price [{result.currency}/MWh]", color=_PRICE)
     beside = axes.twinx()
-    beside.step(_slot_hours(result), carbon, where="post", color=_CARBON)
+    beside.step(_slot_edges_h(result), carbon, where="post", color=_CARBON)
     beside.set_ylabel("carbon [gCO2eq/kWh]", color=_CARBON)
 
 
@@ -80,8 +80,14 @@ def _draw_hours(axes: Axes, result: ReplayResult, field: str, title: str) -> Non
     axes.legend(loc="lower right", ncols=2, fontsize="small")
 
 
-def _slot_hours(result: ReplayResult) -> list[float]:
-    return [_hour(result, slot.start_at) for slot in result.slots]
+def _slot_edges_h(result: ReplayResult) -> list[float]:
+    """Starts of the slots and the end of the last."""
+    return [*(_hour(result, slot.start_at) for slot in result.slots), float(result.hours)]
+
+
+def _held(values: list[float]) -> list[float]:
+    """Values at the edges: the last slot's holds to its end."""
+    return [*values, *values[-1:]]
 
 
 def _hour(result: ReplayResult, at: datetime) -> float:

@@ -18,6 +18,8 @@ _SAVINGS = {
     "carbon_g": "emissions",
     "node_j_per_token": "J/token (node)",
     "gpu_j_per_token": "J/token (GPU)",
+    "cost_per_million_tokens": "cost/token",
+    "carbon_g_per_million_tokens": "emissions/token",
 }
 
 

@@ -21,6 +21,15 @@ LABELS = (
 )
 
 
+PER_TOKEN = (
+    "node_j_per_token",
+    "gpu_j_per_token",
+    "cost_per_million_tokens",
+    "carbon_g_per_million_tokens",
+)
+"""Fair to compare where one run leaves more work behind than the other."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReplayRow:
     """One hour, or the whole (``start_at`` None), of one run.
@@ -49,6 +58,19 @@ class ReplayRow:
     def gpu_j_per_token(self) -> float | None:
         """Joules of the GPUs per output token."""
         return energy_j_per_token(self.gpu_energy_kwh * 3.6e6, self.tokens_out)
+
+    @property
+    def cost_per_million_tokens(self) -> float | None:
+        """Cost of a million output tokens."""
+        return self._per_million_tokens(self.cost)
+
+    @property
+    def carbon_g_per_million_tokens(self) -> float | None:
+        """Emissions of a million output tokens, in grams."""
+        return self._per_million_tokens(self.carbon_g)
+
+    def _per_million_tokens(self, amount: float | None) -> float | None:
+        return None if amount is None or not self.tokens_out else amount / self.tokens_out * 1e6
 
     @property
     def idle_energy_ratio(self) -> float | None:
@@ -123,11 +145,11 @@ class ReplayResult:
             document[name]["total"] = _row_json(run.total)
         document["saving_ratio"] = {
             field: self.saving_ratio(field)
-            for field in ("node_energy_kwh", "cost", "carbon_g", "node_j_per_token")
+            for field in ("node_energy_kwh", "cost", "carbon_g", *PER_TOKEN)
         }
         return document
 
 
 def _row_json(row: ReplayRow) -> dict[str, object]:
-    derived = ("node_j_per_token", "gpu_j_per_token", "ttft_miss_ratio", "itl_miss_ratio")
+    derived = (*PER_TOKEN, "ttft_miss_ratio", "itl_miss_ratio")
     return asdict(row) | {name: getattr(row, name) for name in derived}

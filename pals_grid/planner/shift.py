@@ -37,22 +37,13 @@ def fill_cheapest(
         last: the last slot that each slot's work may be served in; ``i <= last[i]``, not falling.
         pieces: the slots' room. Within a slot, dearer pieces come later (convex cost).
     """
-    count = len(work)
-    arrived = [0.0, *accumulate(work)]
-    # expired[a]: work whose window ends before slot a.
-    expired = [0.0] * count
-    source = 0
-    for slot in range(count):
-        while last[source] < slot:
-            source += 1
-        expired[slot] = arrived[source]
-    # Hall: any slots a..b together serve at most arrived[b + 1] - expired[a].
-    late = [arrived[b + 1] for b in range(count)]
-    early = list(expired)
-    served = [0.0] * count
-    left = arrived[-1]
+    # Hall: any slots a..b together serve at most late[b] - early[a].
+    late = list(accumulate(work))
+    early = _expired(work, last)
+    served = [0.0] * len(work)
+    left = late[-1] if late else 0.0
     tolerance = _EPSILON * max(1.0, left)
-    closed = [False] * count
+    closed = [False] * len(work)
     for piece in sorted(pieces):
         j = piece.slot
         if closed[j]:
@@ -70,6 +61,18 @@ def fill_cheapest(
         if left <= tolerance:
             break
     return served
+
+
+def _expired(work: Sequence[float], last: Sequence[int]) -> list[float]:
+    """Work whose window ends before each slot."""
+    arrived = [0.0, *accumulate(work)]
+    expired = []
+    source = 0
+    for slot in range(len(work)):
+        while last[source] < slot:
+            source += 1
+        expired.append(arrived[source])
+    return expired
 
 
 def unserved_work(
