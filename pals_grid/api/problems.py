@@ -158,6 +158,13 @@ def answer_unstorable(request: Request, error: Exception) -> Response:
     return problem(kind.status, name=kind.name, title=kind.title, detail=detail)
 
 
+def answer_no_text(_request: Request, _error: Exception) -> Response:
+    """Answer to a lone surrogate, which JSON can spell and no text can hold."""
+    kind = KINDS[errors.InvalidValue]
+    detail = "a value holds a lone surrogate (\\ud800 to \\udfff), which is no character"
+    return problem(kind.status, name=kind.name, title=kind.title, detail=detail)
+
+
 def answer_unexpected(request: Request, error: Exception) -> Response:
     """Answer to a bug: logged in full, told without internals."""
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
@@ -174,4 +181,5 @@ def install_problems(app: FastAPI) -> None:
     for gone in (OperationalError, InterfaceError, PoolTimeoutError):
         app.add_exception_handler(gone, answer_database_gone)
     app.add_exception_handler(DataError, answer_unstorable)
+    app.add_exception_handler(UnicodeEncodeError, answer_no_text)
     app.add_exception_handler(Exception, answer_unexpected)

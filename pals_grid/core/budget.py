@@ -59,7 +59,7 @@ class PlanInput:
 class PlanRequest:
     """Everything a planner may look at. ``curve`` is the fleet's, at the site's boundary.
 
-    ``backlog_tokens`` are output tokens of deferrable work that waits already;
+    ``backlog_tokens`` are output tokens of deferrable work that waits already.
     """
 
     policy: SitePolicy

@@ -23,7 +23,10 @@ def require_utc(field: str, instant: datetime) -> datetime:
     """
     if instant.tzinfo is None:
         raise InvalidValue(field, instant.isoformat(), "must carry a UTC offset")
-    return instant.astimezone(UTC)
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidValue(field, instant.isoformat(), "must be in the years 1 to 9999") from error
 
 
 def parse_instant(field: str, text: str) -> datetime:

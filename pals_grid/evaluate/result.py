@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pals_grid.accounting.per_token import energy_j_per_token, idle_ratio, miss_ratio
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 LABELS = (
     "Plant: simulated GPUs and engine, with modelled coefficients.",
     "Node energy: modelled from GPU energy by the node's overhead; there is no meter.",
-    "Price and carbon: real recorded series, known to the planner only once published.",
     "Load: synthetic; requests of the trace, repeated under a daily envelope.",
     "Cost and carbon are at the node's boundary; joules per token count output tokens.",
 )
@@ -126,7 +125,18 @@ class ReplayResult:
     slots: tuple[ReplaySlot, ...]
     plans: int
     cpu_s: float
-    labels: tuple[str, ...] = LABELS
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the figures are, and which signal the files did not have."""
+        total = self.uncontrolled.total
+        known = [
+            f"{name}: as recorded in the file, known to the planner only once published."
+            if value is not None
+            else f"{name}: the file holds none for these hours; nothing is counted in it."
+            for name, value in (("Price", total.cost), ("Carbon", total.carbon_g))
+        ]
+        return (*LABELS, *known)
 
     def saving_ratio(self, field: str) -> float | None:
         """Share by which the controlled run's total of ``field`` is below the other's."""
@@ -138,7 +148,8 @@ class ReplayResult:
 
     def to_json(self) -> dict[str, object]:
         """Plain data, for a JSON encoder that knows datetimes; ratios are included."""
-        document = asdict(self)
+        document: dict[str, Any] = asdict(self)
+        document["labels"] = self.labels
         for name in ("controlled", "uncontrolled"):
             run: ReplayRun = getattr(self, name)
             document[name]["hours"] = [_row_json(row) for row in run.hours]

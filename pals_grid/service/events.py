@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pals_grid.accounting.delivery import SitePowerReading, measure_delivery
 from pals_grid.core.errors import InvalidValue, NotFound
 from pals_grid.core.fleet import Origin, PowerCurve
-from pals_grid.core.intervals import Interval, slots
+from pals_grid.core.intervals import Interval, floor_to, slots
 from pals_grid.service.paging import paged
 from pals_grid.service.plans import replan_within
 from pals_grid.store.engine import notify
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 REFERENCE_TIME = timedelta(hours=1)
 REFERENCE_COVERED_S = 300.0
 MINUTE = timedelta(minutes=1)
+FINE_UP_TO_S = 6 * 3600.0
 _FARTHEST_FIRST = (Origin.SIMULATED, Origin.MODELLED, Origin.MEASURED)
 
 
@@ -131,10 +132,10 @@ def list_events(context: Context, slug: str, page: Page) -> Paged[DemandResponse
 
 
 def load_delivery(context: Context, event_id: int) -> Delivery:
-    """Compare the site's power, minute by minute, with the order and its reference.
+    """Compare the site's power with the order and its reference, by rows of five seconds.
 
-    Covers the part of the event that has passed, up to its cancellation, from its first whole
-    minute on.
+    Covers the part of the event that has passed since it was ordered, up to its cancellation;
+    an event of more than six hours is measured by the minute.
 
     Raises:
         NotFound: no such event.
@@ -143,7 +144,8 @@ def load_delivery(context: Context, event_id: int) -> Delivery:
         event = EventRepository(connection).load(event_id)
         passed = _passed(event, context.clock.now())
         telemetry = TelemetryRepository(connection)
-        found = telemetry.load_power_series(event.site_id, passed, 60.0) if passed else []
+        step_s = 5.0 if passed and passed.duration_s <= FINE_UP_TO_S else 60.0
+        found = telemetry.load_power_series(event.site_id, passed, step_s) if passed else []
     measure = measure_delivery(event, [_reading(point) for point in found])
     return Delivery(
         event=event,
@@ -158,22 +160,36 @@ def load_delivery(context: Context, event_id: int) -> Delivery:
 
 
 def _passed(event: DemandResponseEvent, now: datetime) -> Interval | None:
+    """Return the part that counts: nobody can deliver before the order was given."""
+    start_at = max(event.order.start_at, event.created_at)
     end_at = min(event.order.end_at, now, event.cancelled_at or now)
-    return Interval(event.order.start_at, end_at) if end_at > event.order.start_at else None
+    return Interval(start_at, end_at) if end_at > start_at else None
 
 
 def _reading(point: PowerPoint) -> SitePowerReading:
-    """Take a minute for as long as it was measured."""
+    """Take a step for as long as it was measured."""
     end_at = point.start_at + timedelta(seconds=point.covered_s)
     return SitePowerReading(Interval(point.start_at, end_at), point.node_power_w)
 
 
 def _points(found: Sequence[PowerPoint], passed: Interval) -> tuple[DeliveryPoint, ...]:
-    by_start = {point.start_at: point.node_power_w for point in found}
+    """Means by the minute, for the chart."""
+    by_minute: dict[datetime, list[PowerPoint]] = {}
+    for point in found:
+        by_minute.setdefault(floor_to(point.start_at, MINUTE), []).append(point)
     return tuple(
-        DeliveryPoint(minute.start_at, by_start.get(minute.start_at))
+        DeliveryPoint(
+            minute.start_at, _mean_power_w(by_minute.get(floor_to(minute.start_at, MINUTE), []))
+        )
         for minute in slots(passed.start_at, passed.end_at, MINUTE)
     )
+
+
+def _mean_power_w(points: Sequence[PowerPoint]) -> float | None:
+    covered_s = sum(point.covered_s for point in points)
+    if covered_s <= 0:
+        return None
+    return sum(point.node_power_w * point.covered_s for point in points) / covered_s
 
 
 def _load_reference(

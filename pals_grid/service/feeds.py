@@ -10,6 +10,7 @@ from pals_grid.core.errors import InvalidValue
 from pals_grid.core.feed import Feed
 from pals_grid.core.intervals import Interval
 from pals_grid.core.series import merge_kinds
+from pals_grid.feeds.http import redact
 from pals_grid.feeds.secrets import check_secret_ref
 from pals_grid.feeds.staleness import assess_freshness
 from pals_grid.service.fetching import FetchOutcome, fetch_feed, fetch_values
@@ -70,6 +71,10 @@ class FeedRequest:
             raise InvalidValue("stale_after_s", self.stale_after_s, bound)
         if self.secret_ref is not None:
             check_secret_ref(self.secret_ref)
+        for name, value in self.options.items():
+            if redact(value) != value:
+                bound = "must hold no key or password: options are stored and shown in clear"
+                raise InvalidValue(f"options.{name}", redact(value), bound)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pals_grid.accounting.per_token import energy_j_per_token
 from pals_grid.core.errors import InvalidValue
+from pals_grid.core.intervals import Interval, floor_to
 from pals_grid.core.units import kwh_from_j
 from pals_grid.store.reports import GROUPINGS, EnergyRow, ReportRepository
 from pals_grid.store.sites import SiteRepository
@@ -15,9 +17,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pals_grid.core.fleet import Origin
-    from pals_grid.core.intervals import Interval
     from pals_grid.core.series import ValueKind
     from pals_grid.service.context import Context
+
+MINUTE = timedelta(minutes=1)
+RESOLUTION = timedelta.resolution
 
 _NOTHING = EnergyRow(
     node=None,
@@ -90,6 +94,9 @@ def energy_report(
 ) -> EnergyReport:
     """Energy, cost, carbon and tokens of a site over ``interval``, grouped by ``by``.
 
+    Sums are kept by the minute: a bound inside one is moved outward to its edge, and the report's
+    own ``interval`` says so.
+
     Raises:
         NotFound: no such site.
         InvalidValue: for a key that is not node, model or hour.
@@ -98,6 +105,8 @@ def energy_report(
     if unknown:
         bound = f"must be of {', '.join(sorted(GROUPINGS))}"
         raise InvalidValue("by", min(unknown), bound)
+    end_at = floor_to(interval.end_at + MINUTE - RESOLUTION, MINUTE)
+    interval = Interval(floor_to(interval.start_at, MINUTE), end_at)
     with context.database.read() as connection:
         site = SiteRepository(connection).load(slug)
         reports = ReportRepository(connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from pals_grid.core.errors import InvalidValue
 from pals_grid.service.paging import paged
 from pals_grid.store.engine import notify
 from pals_grid.store.partitions import RAW_KEPT_DAYS, drop_partitions_before, ensure_partitions
@@ -13,7 +14,7 @@ from pals_grid.store.telemetry import PowerPoint, StoredEngineRow, TelemetryRepo
 from pals_grid.wire.messages import TelemetryAck
 
 if TYPE_CHECKING:
-    from pals_grid.core.fleet import Node
+    from pals_grid.core.fleet import Node, NodeCapability
     from pals_grid.core.intervals import Interval
     from pals_grid.service.context import Context
     from pals_grid.service.paging import Page, Paged
@@ -37,6 +38,7 @@ def ingest(context: Context, node: Node, batch: TelemetryBatch) -> TelemetryAck:
     Raises:
         InvalidValue: names the row and the field; nothing of the batch is stored.
     """
+    _require_plausible(node.capability, batch)
     with context.database.begin() as connection:
         telemetry = TelemetryRepository(connection)
         engine_rows, gpu_rows = telemetry.ingest(node.id, batch, context.clock.now())
@@ -48,6 +50,25 @@ def ingest(context: Context, node: Node, batch: TelemetryBatch) -> TelemetryAck:
         engine_rows_inserted=engine_rows,
         gpu_rows_inserted=gpu_rows,
     )
+
+
+def _require_plausible(capability: NodeCapability, batch: TelemetryBatch) -> None:
+    """Refuse what the node cannot have drawn or served: one such row would bend every plan.
+
+    The bounds are wide, since a node's own figures are a model: twice its most power, and ten
+    times its most throughput (at least 100 000 tokens/s, for nodes without a table).
+    """
+    most_w = 2 * capability.power_max_w
+    most_tokens_per_s = max(10 * capability.curve.max_tokens_per_s, 1e5)
+    for i, row in enumerate(batch.engine_rows):
+        duration_s = (row.end_at - row.start_at).total_seconds()
+        for field, value, rate in (
+            ("node_energy_j", row.node_energy_j, most_w),
+            ("tokens_out", row.tokens_out, most_tokens_per_s),
+        ):
+            if value > rate * duration_s:
+                bound = f"must be at most {rate * duration_s:g} in {duration_s:g} s at this node"
+                raise InvalidValue(f"engine_rows[{i}].{field}", value, bound)
 
 
 def load_engine_rows(

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pals_grid.wire.messages import EngineRow, GpuRow, TelemetryBatch
 
 MAX_AGE = timedelta(days=30)
+MAX_LENGTH = timedelta(minutes=10)
 MAX_AHEAD = timedelta(days=1)
 _MAX_INTEGER = 2**31 - 1
 _COPY_TYPES = {"TEXT": "text", "INTEGER": "int4", "DOUBLE": "float8", "DATETIME": "timestamptz"}
@@ -55,13 +56,15 @@ def check_batch(batch: TelemetryBatch, received_at: datetime) -> None:
     """Look at every row before anything is written.
 
     Raises:
-        InvalidValue: a time without offset, an empty interval, a row older than 30 days or more
-            than a day ahead of ``received_at``, or a value that its column cannot hold.
+        InvalidValue: a time without offset, an empty interval or one of more than ten minutes, a
+            row older than 30 days or more than a day ahead of ``received_at``, energies that
+            contradict each other, or a value that its column cannot hold.
     """
     require_utc("received_at", received_at)
     _check_text("spool_id", batch.spool_id)
     for i, row in enumerate(batch.engine_rows):
         _check_times(f"engine_rows[{i}]", row, received_at)
+        _check_energies(f"engine_rows[{i}]", row)
         _check_text(f"engine_rows[{i}].engine", row.engine)
         _check_text(f"engine_rows[{i}].model", row.model)
         if row.max_num_seqs > _MAX_INTEGER:
@@ -106,6 +109,19 @@ def _check_times(field: str, row: EngineRow | GpuRow, received_at: datetime) -> 
             row.end_at.isoformat(),
             f"must not be more than a day ahead of {received_at.isoformat()}",
         )
+    if end_at - start_at > MAX_LENGTH:
+        bound = f"must not be more than ten minutes after start_at {row.start_at}"
+        raise InvalidValue(f"{field}.end_at", row.end_at.isoformat(), bound)
+
+
+def _check_energies(field: str, row: EngineRow) -> None:
+    """A part cannot be more than the whole; meters of different makes agree within a tenth."""
+    parts = {"idle_energy_j": row.idle_energy_j, "gpu_energy_j": row.gpu_energy_j}
+    most_j = row.node_energy_j * 1.1 + 1.0
+    for name, value_j in parts.items():
+        if value_j > most_j:
+            bound = f"must not be above node_energy_j {row.node_energy_j:g} by more than a tenth"
+            raise InvalidValue(f"{field}.{name}", value_j, bound)
 
 
 def _check_text(field: str, value: str) -> None:

@@ -223,6 +223,8 @@ def decode(payload: bytes, kind: type[M]) -> M:
     """
     try:
         message = msgspec.json.decode(payload, type=kind)
+    except RecursionError as error:
+        raise InvalidValue(kind.__name__, "...", "must not be nested so deeply") from error
     except msgspec.DecodeError as error:
         text = str(error)
         bound, _, path = text.partition(" - at `")
