@@ -62,6 +62,8 @@ def _require_plausible(capability: NodeCapability, batch: TelemetryBatch) -> Non
     most_tokens_per_s = max(10 * capability.curve.max_tokens_per_s, 1e5)
     for i, row in enumerate(batch.engine_rows):
         duration_s = (row.end_at - row.start_at).total_seconds()
+        if duration_s <= 0:
+            continue  # the store refuses it, and says why
         for field, value, rate in (
             ("node_energy_j", row.node_energy_j, most_w),
             ("tokens_out", row.tokens_out, most_tokens_per_s),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pals_grid.core.series import Quantity, ValueKind, merge_kinds
+from pals_grid.core.series import Quantity, ValueKind
 from pals_grid.core.units import W_PER_KW
+from pals_grid.feeds.slotting import best_values
 from pals_grid_dashboards.console import formats
 from pals_grid_dashboards.console.words import KIND_WORDS, REASONS
 
@@ -109,7 +110,7 @@ def signal_series(
     quantity: Quantity, observations: Iterable[Observation], window: Interval
 ) -> list[Series]:
     """One stair for each kind of value, best kind first; one line style for each kind."""
-    merged = [item for item in merge_kinds(observations) if window.overlap_s(item.interval) > 0]
+    merged = [item for item in best_values(observations) if window.overlap_s(item.interval) > 0]
     key = "price" if quantity is Quantity.PRICE else "carbon"
     name = {
         Quantity.PRICE: "Price",
