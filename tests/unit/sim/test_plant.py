@@ -72,7 +72,7 @@ def test_no_request_or_token_is_lost_and_counters_never_fall(
             assert 100.0 <= (gpu.apply_power_limit(limit_w).read_back or 0.0) <= 400.0
         node.engine.apply_max_num_seqs(max_num_seqs)
         sample = node.engine.observe()
-        present = sample.requests_running + sample.requests_waiting
+        present = sample.requests_running + sample.requests_waiting + sample.requests_deferred
         assert node.requests_submitted == present + sample.requests_finished_total
         after = (
             sample.tokens_in_total,
@@ -88,7 +88,7 @@ def test_no_request_or_token_is_lost_and_counters_never_fall(
     clock.advance(4000.0)
     end = node.engine.observe()
     assert end.requests_finished_total == len(arrivals)
-    assert (end.requests_running, end.requests_waiting) == (0, 0)
+    assert (end.requests_running, end.requests_waiting, end.requests_deferred) == (0, 0, 0)
     assert end.tokens_in_total == pytest.approx(sum(r.tokens_in for r in arrivals), abs=0.1)
     assert end.tokens_out_total == pytest.approx(sum(r.tokens_out for r in arrivals), abs=0.1)
 
