@@ -1,17 +1,11 @@
-"""Values out of CSV or JSON, plain or gzipped, from a file or a URL, by a mapping of columns.
+"""Values out of CSV or JSON, packed or not, from a file or a URL, by a mapping of columns.
 
-All or nothing: one cell that cannot be read refuses the file, naming line, column and value. A
-file whose last line is torn is found by its missing fields; where the tear falls inside the last
-field of a line, nothing in the file tells.
+All or nothing: one cell that cannot be read refuses the file, naming line, column and value.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import re
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -19,25 +13,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pals_grid.core.connecting import (
-    load_json,
     raise_for_status,
     read_number,
     read_options,
     refusing,
+    require_choice,
 )
-from pals_grid.core.errors import FeedRejected, InvalidValue
+from pals_grid.core.errors import FeedDataInvalid, FeedRejected, InvalidValue
 from pals_grid.core.intervals import Interval
 from pals_grid.core.ports import ConnectorOption
-from pals_grid.core.series import Observation, Quantity, ValueKind
+from pals_grid.core.series import Observation, Quantity, ValueKind, touching
 from pals_grid_connectors.local_time import TimeFormat, read_zone
+from pals_grid_connectors.table import MAX_BYTES, TableForm, load_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from pals_grid.core.ports import FetchContext
+    from pals_grid.core.ports import FetchContext, HttpResponse, Pace, Rhythm
+    from pals_grid_connectors.table import Row
 
-MAX_BYTES = 128 * 1024 * 1024
+GZIP_MAGIC = b"\x1f\x8b"
 LONGEST_STEP = timedelta(days=1)
 CARBON_UNIT = "gCO2eq/kWh"
 G_PER_MASS = {
@@ -50,20 +46,13 @@ G_PER_MASS = {
 UNITS_SHOWN = "EUR/MWh, GBP/kWh, p/kWh, gCO2/kWh, kgCO2/MWh, lb/MWh and the like"
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    line: int
-    cells: Mapping[str, str]
-
-    def field(self, column: str) -> str:
-        return f"line {self.line}, {column}"
-
-
 class File:
     """Values of any quantity, mapped from columns."""
 
     summary: ClassVar[str] = "CSV or JSON from a file or a URL, by a mapping of columns"
     needs_secret: ClassVar[bool] = False
+    pace: ClassVar[Pace | None] = None
+    rhythm: ClassVar[Rhythm | None] = None  # the file's owner may write it at any time
     options: ClassVar[tuple[ConnectorOption, ...]] = (
         ConnectorOption("quantity", "price, average_intensity or marginal_intensity"),
         ConnectorOption("unit", f"unit of the values: {UNITS_SHOWN}"),
@@ -81,7 +70,10 @@ class File:
         ConnectorOption("known_at_column", "column of the time when the value was known", ""),
         ConnectorOption("known_at_format", "as time_format", "iso"),
         ConnectorOption("records", "in JSON, the path of dots to the array of records", ""),
+        ConnectorOption("where", "COLUMN=TEXT; only rows with that are read; ; parts several", ""),
         ConnectorOption("delimiter", "in CSV, what parts the fields", ","),
+        ConnectorOption("header_prefix", "in CSV, first fields of the header's line", ""),
+        ConnectorOption("row_prefix", "in CSV, first fields of the lines that are read", ""),
     )
 
     def __init__(self, options: Mapping[str, str]) -> None:
@@ -92,6 +84,14 @@ class File:
         self._kind = ValueKind(given["kind"])
         self._unit, self._factor = _read_unit(given["unit"], self._quantity)
         self._interval = _read_interval(given["interval_s"])
+        self._form = TableForm(
+            given["format"],
+            given["delimiter"],
+            given["records"],
+            _read_prefix(given["header_prefix"], given["delimiter"]),
+            _read_prefix(given["row_prefix"], given["delimiter"]),
+            _read_where(given["where"]),
+        )
         self._times = TimeFormat(given["time_format"], read_zone(given["timezone"]))
         self._known_times = TimeFormat(given["known_at_format"], self._times.zone)
 
@@ -101,13 +101,10 @@ class File:
         return self._quantity
 
     def fetch(self, window: Interval, context: FetchContext) -> list[Observation]:
-        """Read the whole file and give what touches ``window``.
-
-        Raises:
-            FeedUnavailable, FeedRejected, FeedDataInvalid: see ``core.errors``.
-        """
-        found = self.parse(self._load(context), context.fetched_at)
-        return [item for item in found if window.overlap_s(item.interval) > 0]
+        """Read the whole file and give what touches ``window``; HTTP 204 is no value yet."""
+        payload = self._load(context)
+        found = [] if payload is None else self.parse(payload, context.fetched_at)
+        return touching(found, window)
 
     def parse(self, payload: bytes, known_at: datetime) -> list[Observation]:
         """Read a whole file; ``known_at`` stands where no column gives it.
@@ -116,21 +113,24 @@ class File:
             FeedDataInvalid: naming line, column and value of the first thing that is wrong.
         """
         with refusing("File"):
-            rows = self._load_rows(_unzip(payload))
+            rows = load_rows(payload, self._form, self._columns())
             found = [
                 self._observe(row, interval, known_at)
                 for row, interval in zip(rows, self._intervals(rows), strict=True)
             ]
         return sorted(found, key=lambda item: (item.start_at, item.known_at))
 
-    def _load(self, context: FetchContext) -> bytes:
+    def _load(self, context: FetchContext) -> bytes | None:
         if self._options["url"]:
             response = context.http.get(self._options["url"])
-            raise_for_status(response, response.body[:300].decode("utf-8", "replace"))
+            raise_for_status(response)
+            if response.status == 204:
+                return None
+            _require_whole(response)
             return response.body
         if not self._options["path"]:
             raise FeedRejected("File: option path or url is needed to fetch")
-        path = Path(self._options["path"])
+        path = _permitted(Path(self._options["path"]), context.file_folders)
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise FeedRejected(f"File: {path} has more than {MAX_BYTES} bytes")
@@ -138,25 +138,11 @@ class File:
         except OSError as error:
             raise FeedRejected(f"File: {path} cannot be read: {error.strerror}") from error
 
-    def _load_rows(self, payload: bytes) -> list[_Row]:
-        wanted = [
-            self._options[name]
-            for name in ("start_column", "end_column", "value_column", "known_at_column")
-            if self._options[name]
-        ]
-        looks_like_json = payload.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in {b"[", b"{"}
-        is_json = self._options["format"] == "json" or (
-            self._options["format"] == "auto" and looks_like_json
-        )
-        if is_json:
-            rows = list(_json_rows(load_json(payload), self._options["records"], wanted))
-        else:
-            rows = list(_csv_rows(payload, self._options["delimiter"], wanted))
-        if not rows:
-            raise InvalidValue("payload", f"{len(payload)} bytes", "must hold at least one row")
-        return rows
+    def _columns(self) -> list[str]:
+        names = ("start_column", "end_column", "value_column", "known_at_column")
+        return [self._options[name] for name in names if self._options[name]]
 
-    def _intervals(self, rows: Sequence[_Row]) -> list[Interval]:
+    def _intervals(self, rows: Sequence[Row]) -> list[Interval]:
         stamps = self._stamps(rows)
         if self._options["end_column"]:
             return [self._up_to_end(row, at) for row, at in zip(rows, stamps, strict=True)]
@@ -170,7 +156,7 @@ class File:
             for at, length in zip(stamps, lengths, strict=True)
         ]
 
-    def _stamps(self, rows: Sequence[_Row]) -> list[datetime]:
+    def _stamps(self, rows: Sequence[Row]) -> list[datetime]:
         """Times in UTC; of a repeated local hour the order of rows tells which one is meant."""
         column = self._options["start_column"]
         # Several polls may give the value of one and the same time; else every row is later.
@@ -182,14 +168,14 @@ class File:
             stamps.append(self._times.read(field, text, previous, may_repeat=polled))
         return stamps
 
-    def _up_to_end(self, row: _Row, start_at: datetime) -> Interval:
+    def _up_to_end(self, row: Row, start_at: datetime) -> Interval:
         column = self._options["end_column"]
         end_at = self._times.read_end(row.field(column), row.cells[column], start_at)
         if end_at <= start_at:
             raise InvalidValue(row.field(column), row.cells[column], "must be after the start")
         return Interval(start_at, end_at)
 
-    def _observe(self, row: _Row, interval: Interval, known_at: datetime) -> Observation:
+    def _observe(self, row: Row, interval: Interval, known_at: datetime) -> Observation:
         column = self._options["value_column"]
         value = float(read_number(row.field(column), row.cells[column].strip()) * self._factor)
         known_column = self._options["known_at_column"]
@@ -200,7 +186,27 @@ class File:
         )
 
 
-def _steps(rows: Sequence[_Row], stamps: Sequence[datetime], *, before: bool) -> list[timedelta]:
+def _permitted(path: Path, folders: tuple[Path, ...] | None) -> Path:
+    """Return the file that ``path`` leads to, links followed, if it lies where it may."""
+    found = path.resolve()
+    if folders is not None and not any(found.is_relative_to(item.resolve()) for item in folders):
+        shown = ", ".join(str(folder) for folder in folders)
+        raise FeedRejected(f"File: {path} is not in a folder of PALS_GRID_FEED_FOLDERS: {shown}")
+    return found
+
+
+def _require_whole(response: HttpResponse) -> None:
+    """Refuse what may have lost its end on the way, where nothing told how long it is."""
+    told = {"content-length", "transfer-encoding", "content-encoding"} & set(response.headers)
+    packed = response.body.startswith(GZIP_MAGIC)
+    if not told and not packed and not response.body.endswith((b"\n", b"}", b"]")):
+        raise FeedDataInvalid(
+            f"File: {response.url} does not say how long it is, and its last line has no end: "
+            "a part may be missing"
+        )
+
+
+def _steps(rows: Sequence[Row], stamps: Sequence[datetime], *, before: bool) -> list[timedelta]:
     """Length of each row's interval from its distance to the next row, or the row before."""
     if len(stamps) < 2:
         raise InvalidValue("options.interval_s", "", "must be given for a single row")
@@ -212,83 +218,15 @@ def _steps(rows: Sequence[_Row], stamps: Sequence[datetime], *, before: bool) ->
     return [steps[0], *steps] if before else [*steps, steps[-1]]
 
 
-def _csv_rows(payload: bytes, delimiter: str, wanted: Sequence[str]) -> Iterator[_Row]:
-    try:
-        text = payload.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidValue("payload", payload[:40], "must be UTF-8 text") from error
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        _require_columns(wanted, header)
-        for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                shown = delimiter.join(cells)[:80]
-                bound = f"must have {len(header)} fields as the header has, not {len(cells)}"
-                raise InvalidValue(f"line {reader.line_num}", shown, bound)
-            yield _Row(reader.line_num, dict(zip(header, cells, strict=True)))
-    except csv.Error as error:
-        raise InvalidValue(f"line {reader.line_num}", str(error), "must be CSV") from error
-
-
-def _require_columns(wanted: Sequence[str], header: Sequence[str]) -> None:
-    for column in wanted:
-        if column not in header:
-            bound = f"must be among the columns, which are {', '.join(header)[:200]}"
-            raise InvalidValue("column", column, bound)
-
-
-def _json_rows(document: object, path: str, wanted: Sequence[str]) -> Iterator[_Row]:
-    records = _walk(document, path, "records") if path else document
-    if not isinstance(records, list):
-        bound = "must lead to an array of records"
-        raise InvalidValue("options.records", path or type(records).__name__, bound)
-    for number, record in enumerate(records, start=1):
-        cells: dict[str, str] = {}
-        for column in wanted:
-            cell = _walk(record, column, f"record {number}, {column}")
-            if not isinstance(cell, str | Decimal):
-                shown = None if cell is None else type(cell).__name__
-                raise InvalidValue(f"record {number}, {column}", shown, "must be text or a number")
-            cells[column] = str(cell)
-        yield _Row(number, cells)
-
-
-def _walk(found: object, path: str, field: str) -> object:
-    for name in path.split("."):
-        if not isinstance(found, dict) or name not in found:
-            raise InvalidValue(field, name, "must be there")
-        found = found[name]
-    return found
-
-
-def _unzip(payload: bytes) -> bytes:
-    if not payload.startswith(b"\x1f\x8b"):
-        return payload
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(payload)) as stream:
-            plain = stream.read(MAX_BYTES + 1)
-    except (OSError, EOFError) as error:
-        bound = f"must be a whole gzip file ({error})"
-        raise InvalidValue("payload", f"{len(payload)} bytes", bound) from error
-    if len(plain) > MAX_BYTES:
-        raise InvalidValue("payload", f"over {MAX_BYTES} bytes", f"must be at most {MAX_BYTES}")
-    return plain
-
-
 def _check_choices(given: Mapping[str, str]) -> None:
     choices: dict[str, list[str]] = {
         "quantity": [str(quantity) for quantity in Quantity],
         "format": ["auto", "csv", "json"],
         "stamp": ["start", "end"],
-        "kind": [str(kind) for kind in ValueKind],
+        "kind": [str(kind) for kind in ValueKind if kind is not ValueKind.MODELLED],
     }
     for name, allowed in choices.items():
-        if given[name] not in allowed:
-            bound = f"must be one of {', '.join(allowed)}"
-            raise InvalidValue(f"options.{name}", given[name], bound)
+        require_choice(f"options.{name}", given[name], allowed)
     if given["path"] and given["url"]:
         raise InvalidValue("options.url", given["url"], "must be empty beside path")
     if given["path"] and not Path(given["path"]).is_absolute():
@@ -331,3 +269,18 @@ def _read_interval(text: str) -> timedelta | None:
     if not 1 <= seconds <= 31 * 86_400:
         raise InvalidValue("options.interval_s", text, "must be from 1 s to 31 days")
     return timedelta(seconds=float(seconds))
+
+
+def _read_prefix(text: str, delimiter: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(delimiter)) if text else ()
+
+
+def _read_where(text: str) -> dict[str, str]:
+    """Conditions by column: ``COLUMN=TEXT``, parted by semicolons."""
+    found: dict[str, str] = {}
+    for part in text.split(";") if text else ():
+        column, sign, wanted = (piece.strip() for piece in part.partition("="))
+        if not sign or not column:
+            raise InvalidValue("options.where", text, "must be COLUMN=TEXT, parted by ;")
+        found[column] = wanted
+    return found

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from pals_grid.core.connecting import read_number
 from pals_grid.core.errors import InvalidValue
-from pals_grid.core.intervals import EPOCH
+from pals_grid.core.intervals import EPOCH, require_utc
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class TimeFormat:
         """Read into UTC; of a repeated local time, the first that does not go back."""
         instant, zone = self._parse(field, text)
         if zone is None:
-            return instant.astimezone(UTC)
-        early, late = _both_folds(instant, zone)
+            return require_utc(field, instant)
+        early, late = both_folds(field, instant, zone)
         if early > late:
             raise InvalidValue(field, text, f"must exist in {zone}, whose clocks skip it")
         goes_back = previous is not None and (
@@ -45,10 +45,10 @@ class TimeFormat:
         """
         instant, zone = self._parse(field, text)
         if zone is None:
-            return instant.astimezone(UTC)
+            return require_utc(field, instant)
         start = start_at.astimezone(zone).replace(tzinfo=None)
-        early, late = _both_folds(instant, zone)
-        start_early, start_late = _both_folds(start, zone)
+        early, late = both_folds(field, instant, zone)
+        start_early, start_late = both_folds(field, start, zone)
         by_same_clock = start_at + (instant - start)
         if (early == late and start_early == start_late) or by_same_clock <= start_at:
             return late
@@ -77,9 +77,16 @@ class TimeFormat:
         return datetime.strptime(text, self.pattern)  # noqa: DTZ007 - the caller adds the zone
 
 
-def _both_folds(local: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """Both readings of a local time: equal mostly, first the later one where clocks skip it."""
-    early, late = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+def both_folds(field: str, local: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Both readings of a local time: equal mostly, first the later one where clocks skip it.
+
+    Raises:
+        InvalidValue: for a time so near the ends of the calendar that UTC has none.
+    """
+    try:
+        early, late = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    except OverflowError as error:
+        raise InvalidValue(field, local.isoformat(), "must be in the years 1 to 9999") from error
     return early, late
 
 

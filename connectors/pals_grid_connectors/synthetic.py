@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
-from pals_grid.core.connecting import read_number, read_options
+from pals_grid.core.connecting import read_number, read_options, require_choice, require_match
 from pals_grid.core.errors import FeedDataInvalid, InvalidValue
 from pals_grid.core.intervals import floor_to, slots
 from pals_grid.core.ports import ConnectorOption
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pals_grid.core.intervals import Interval
-    from pals_grid.core.ports import FetchContext
+    from pals_grid.core.ports import FetchContext, Pace, Rhythm
 
 STEP = timedelta(minutes=30)
 CARBON_UNIT = "gCO2eq/kWh"
@@ -33,6 +32,8 @@ class Synthetic:
 
     summary: ClassVar[str] = "Synthetic: a made-up day of prices or carbon intensity, labelled so"
     needs_secret: ClassVar[bool] = False
+    pace: ClassVar[Pace | None] = None
+    rhythm: ClassVar[Rhythm | None] = None  # it is made when it is asked for
     options: ClassVar[tuple[ConnectorOption, ...]] = (
         ConnectorOption("quantity", "price or average_intensity", "price"),
         ConnectorOption("currency", "ISO 4217 code, for a price", "EUR"),
@@ -42,12 +43,8 @@ class Synthetic:
     def __init__(self, options: Mapping[str, str]) -> None:
         given = read_options(options, self.options)
         known = {str(quantity): quantity for quantity in DEFAULT_MEANS}
-        if given["quantity"] not in known:
-            bound = f"must be one of {', '.join(known)}"
-            raise InvalidValue("options.quantity", given["quantity"], bound)
-        self._quantity = known[given["quantity"]]
-        if not re.fullmatch("[A-Z]{3}", given["currency"]):
-            raise InvalidValue("options.currency", given["currency"], "must be an ISO 4217 code")
+        self._quantity = known[require_choice("options.quantity", given["quantity"], known)]
+        require_match("options.currency", given["currency"], "[A-Z]{3}", "must be an ISO 4217 code")
         is_price = self._quantity is Quantity.PRICE
         self._unit = f"{given['currency']}/MWh" if is_price else CARBON_UNIT
         mean = read_number("options.mean", given["mean"] or DEFAULT_MEANS[self._quantity])

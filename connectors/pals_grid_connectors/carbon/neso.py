@@ -6,8 +6,7 @@ forecast and, after the fact, an actual; the regions have a forecast alone.
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 from pals_grid.core.connecting import (
@@ -17,18 +16,20 @@ from pals_grid.core.connecting import (
     read_number,
     read_options,
     refusing,
+    require_address,
+    require_match,
 )
 from pals_grid.core.errors import FeedRejected, InvalidValue
-from pals_grid.core.intervals import floor_to, parse_instant, slots
-from pals_grid.core.ports import ConnectorOption
-from pals_grid.core.series import Observation, Quantity, ValueKind
+from pals_grid.core.intervals import floor_to, format_minute, parse_instant, slots
+from pals_grid.core.ports import ConnectorOption, Rhythm
+from pals_grid.core.series import Observation, Quantity, ValueKind, last_of_kind, touching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from pals_grid.core.intervals import Interval
-    from pals_grid.core.ports import FetchContext
+    from pals_grid.core.ports import FetchContext, Pace
 
 NAME = "NESO Carbon Intensity"
 UNIT = "gCO2eq/kWh"
@@ -42,7 +43,10 @@ class Neso:
     """Average carbon intensity of the nation, a region or a postcode, gCO2eq/kWh."""
 
     summary: ClassVar[str] = "NESO: average carbon intensity in Great Britain, 48 h forecast"
+    quantity: ClassVar[Quantity] = Quantity.AVERAGE_INTENSITY
     needs_secret: ClassVar[bool] = False
+    pace: ClassVar[Pace | None] = None
+    rhythm: ClassVar[Rhythm | None] = Rhythm(every_s=1800.0, late_s=1800.0)
     options: ClassVar[tuple[ConnectorOption, ...]] = (
         ConnectorOption("region", "region number, 1 to 17; empty for the nation", ""),
         ConnectorOption("postcode", "outward postcode instead of a region, such as RG10", ""),
@@ -51,37 +55,28 @@ class Neso:
 
     def __init__(self, options: Mapping[str, str]) -> None:
         given = read_options(options, self.options)
-        self._region, self._postcode = given["region"], given["postcode"].upper()
+        self._region = given["region"]
+        self._postcode = require_match(
+            "options.postcode",
+            given["postcode"].upper(),
+            "([A-Z]{1,2}[0-9][A-Z0-9]?)?",
+            "must be an outward postcode",
+        )
         if self._region and not (self._region.isdecimal() and 1 <= int(self._region) <= 17):
             raise InvalidValue("options.region", self._region, "must be from 1 to 17")
-        if self._postcode and not re.fullmatch(r"[A-Z]{1,2}[0-9][A-Z0-9]?", self._postcode):
-            raise InvalidValue("options.postcode", self._postcode, "must be an outward postcode")
         if self._region and self._postcode:
             raise InvalidValue("options.postcode", self._postcode, "must be empty beside region")
-        self._base_url = given["base_url"].rstrip("/")
-        if not re.fullmatch(r"https?://\S+", self._base_url):
-            raise InvalidValue("options.base_url", self._base_url, "must be an http(s) address")
-
-    @property
-    def quantity(self) -> Quantity:
-        """Average carbon intensity."""
-        return Quantity.AVERAGE_INTENSITY
+        self._base_url = require_address("options.base_url", given["base_url"])
 
     def fetch(self, window: Interval, context: FetchContext) -> list[Observation]:
-        """Fetch what is past in steps of 13 days and up to 48 h of what is ahead.
-
-        Raises:
-            FeedUnavailable, FeedRejected, FeedDataInvalid: see ``core.errors``.
-        """
-        found: dict[tuple[datetime, ValueKind], Observation] = {}
+        """Fetch what is past in steps of 13 days and up to 48 h of what is ahead."""
+        found: list[Observation] = []
         for path in self._paths(window, context.fetched_at):
             response = context.http.get(self._base_url + path)
-            raise_for_status(response, response.body.decode("utf-8", "replace"))
-            # Two answers share the present slot; the later one is the fresher.
-            for item in self.parse(response.body, context.fetched_at):
-                if window.overlap_s(item.interval) > 0:
-                    found[item.start_at, item.kind] = item
-        return sorted(found.values(), key=lambda item: (item.start_at, item.kind))
+            raise_for_status(response)
+            found += self.parse(response.body, context.fetched_at)
+        # Two answers share the present slot; the later one is the fresher.
+        return last_of_kind(touching(found, window))
 
     def parse(self, payload: bytes, known_at: datetime) -> list[Observation]:
         """Normalise one answer, national or of one region.
@@ -104,9 +99,9 @@ class Neso:
         # The present slot has no actual yet: it is asked for with what is ahead.
         past_end_at = min(window.end_at, present_at)
         for part in slots(start_at, past_end_at, MAX_WINDOW):
-            yield self._path(_stamp(part.start_at), _stamp(part.end_at))
+            yield self._path(format_minute(part.start_at), format_minute(part.end_at))
         if window.end_at > present_at:
-            yield self._path(_stamp(max(start_at, present_at)), "fw48h")
+            yield self._path(format_minute(max(start_at, present_at)), "fw48h")
 
     def _path(self, start: str, end: str) -> str:
         if self._region:
@@ -155,7 +150,3 @@ def _read_slot(slot: object, known_at: datetime) -> Iterator[Observation]:
         if intensity.get(name) is not None:
             value = float(read_number(f"intensity.{name}", intensity[name]))
             yield Observation(start_at, end_at, value, UNIT, kind, known_at)
-
-
-def _stamp(instant: datetime) -> str:
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")

@@ -1,337 +1,274 @@
-"""ENTSO-E Transparency Platform: day-ahead prices (document type A44) of the European zones.
+"""ENTSO-E Transparency Platform: day-ahead prices, and carbon of the generation, by bidding zone.
 
-Source: https://transparencyplatform.zendesk.com, "Web API guide", 12.1.D. Three traps are met
-here. A03 curves leave out a point that repeats the one before it. Where a zone has several
-auctions, sequence 1 is the common one (SDAC) and 2 a local one (EXAA in DE-LU and AT): when 1 is
-missing there is no data, 2 is never taken in its place. "No matching data" comes as an
-acknowledgement with the same reason code, 999, as a real error. The platform gives no time of
-publication: ``createdDateTime`` is the time of the answer.
+Source: https://transparencyplatform.zendesk.com, "Web API guide", 12.1.D (document type A44) and
+16.1.B&C (A75, process type A16). Traps that are met here. A03 curves leave out a point that
+repeats the one before it. Where a zone has several auctions, sequence 1 is the common one (SDAC)
+and 2 a local one (EXAA in DE-LU and AT): when 1 is missing there is no data, 2 is never taken in
+its place. In A75 a series with ``inBiddingZone`` is generation, one with ``outBiddingZone``
+consumption; some platforms give either the one or the other at a time. "No matching data" comes
+as an acknowledgement with the same reason code, 999, as a real error. The platform gives no time
+of publication: ``createdDateTime`` is the time of the answer.
 """
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, ClassVar
 
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import ParseError, fromstring
-
-from pals_grid.core.connecting import raise_for_status, read_number, read_options, refusing
+from pals_grid.core.connecting import (
+    raise_for_status,
+    read_options,
+    refusing,
+    require_match,
+    require_option,
+    require_secret,
+)
 from pals_grid.core.errors import FeedRejected, InvalidValue
-from pals_grid.core.intervals import Interval, floor_to, parse_instant, slots
-from pals_grid.core.ports import ConnectorOption
-from pals_grid.core.series import Observation, Quantity, ValueKind
+from pals_grid.core.intervals import floor_to, slots
+from pals_grid.core.mix import Fuel, Generation, fuel_of
+from pals_grid.core.ports import ConnectorOption, Pace, Rhythm
+from pals_grid.core.series import Observation, Quantity, ValueKind, touching
+from pals_grid_connectors.entsoe_xml import (
+    acknowledgement,
+    bounded,
+    children,
+    is_acknowledgement,
+    load_xml,
+    plain_text,
+    read_curve,
+    reason_in,
+    says_no_data,
+    tag_of,
+    text_of,
+)
+from pals_grid_connectors.entsoe_zones import read_zone
+from pals_grid_connectors.generation import (
+    FACTOR_OPTIONS,
+    observe_mix,
+    past_of,
+    read_factors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
     from xml.etree.ElementTree import Element
 
+    from pals_grid.core.intervals import Interval
     from pals_grid.core.ports import FetchContext
 
 NAME = "ENTSO-E"
 HOUR = timedelta(hours=1)
-MAX_WINDOW = timedelta(days=90)
-RESOLUTIONS = {
-    "PT15M": timedelta(minutes=15),
-    "PT30M": timedelta(minutes=30),
-    "PT60M": HOUR,
-    "PT1H": HOUR,
-}
-ACKNOWLEDGEMENT = "Acknowledgement_MarketDocument"
-NO_DATA = "no matching data found"
+# A month of quarter hours of some twenty fuels is 6 MB.
+MAX_WINDOW = timedelta(days=30)
 SEQUENCE = "classificationSequence_AttributeInstanceComponent.position"
-
-# Energy Identification Codes of the bidding zones, from the platform's list of areas.
-ZONES = {
-    "AL": "10YAL-KESH-----5",
-    "AT": "10YAT-APG------L",
-    "BE": "10YBE----------2",
-    "BG": "10YCA-BULGARIA-R",
-    "CH": "10YCH-SWISSGRIDZ",
-    "CZ": "10YCZ-CEPS-----N",
-    "DE-LU": "10Y1001A1001A82H",
-    "DK1": "10YDK-1--------W",
-    "DK2": "10YDK-2--------M",
-    "EE": "10Y1001A1001A39I",
-    "ES": "10YES-REE------0",
-    "FI": "10YFI-1--------U",
-    "FR": "10YFR-RTE------C",
-    "GB": "10YGB----------A",
-    "GR": "10YGR-HTSO-----Y",
-    "HR": "10YHR-HEP------M",
-    "HU": "10YHU-MAVIR----U",
-    "IE-SEM": "10Y1001A1001A59C",
-    "IT-NORD": "10Y1001A1001A73I",
-    "IT-CNOR": "10Y1001A1001A70O",
-    "IT-CSUD": "10Y1001A1001A71M",
-    "IT-SUD": "10Y1001A1001A788",
-    "IT-SICI": "10Y1001A1001A75E",
-    "IT-SARD": "10Y1001A1001A74G",
-    "LT": "10YLT-1001A0008Q",
-    "LV": "10YLV-1001A00074",
-    "ME": "10YCS-CG-TSO---S",
-    "MK": "10YMK-MEPSO----8",
-    "NL": "10YNL----------L",
-    "NO1": "10YNO-1--------2",
-    "NO2": "10YNO-2--------T",
-    "NO3": "10YNO-3--------J",
-    "NO4": "10YNO-4--------9",
-    "NO5": "10Y1001A1001A48H",
-    "PL": "10YPL-AREA-----S",
-    "PT": "10YPT-REN------W",
-    "RO": "10YRO-TEL------P",
-    "RS": "10YCS-SERBIATSOV",
-    "SE1": "10Y1001A1001A44P",
-    "SE2": "10Y1001A1001A45N",
-    "SE3": "10Y1001A1001A46L",
-    "SE4": "10Y1001A1001A47J",
-    "SI": "10YSI-ELES-----O",
-    "SK": "10YSK-SEPS-----K",
+PRICES, GENERATION = "A44", "A75"
+ROOTS = {PRICES: "Publication_MarketDocument", GENERATION: "GL_MarketDocument"}
+FUELS = {
+    "B01": Fuel.BIOMASS,
+    "B02": Fuel.LIGNITE,
+    "B03": Fuel.COAL,  # gas made of coal
+    "B04": Fuel.GAS,
+    "B05": Fuel.COAL,
+    "B06": Fuel.OIL,
+    "B07": Fuel.LIGNITE,  # oil shale, whose carbon per energy is near lignite's
+    "B08": Fuel.LIGNITE,  # peat, likewise
+    "B09": Fuel.GEOTHERMAL,
+    "B10": Fuel.STORAGE,  # pumped
+    "B11": Fuel.HYDRO,
+    "B12": Fuel.HYDRO,
+    "B13": Fuel.MARINE,
+    "B14": Fuel.NUCLEAR,
+    "B15": Fuel.BIOMASS,  # other renewable
+    "B16": Fuel.SOLAR,
+    "B17": Fuel.WASTE,
+    "B18": Fuel.WIND_OFFSHORE,
+    "B19": Fuel.WIND_ONSHORE,
+    "B20": Fuel.OTHER,
+    "B25": Fuel.STORAGE,
 }
-EIC_CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
 
 
 class Entsoe:
-    """Day-ahead prices of one bidding zone, in its currency per MWh."""
+    """Of one bidding zone: prices in its currency per MWh, or average carbon in gCO2eq/kWh."""
 
-    summary: ClassVar[str] = "ENTSO-E: day-ahead prices of the European bidding zones"
+    summary: ClassVar[str] = "ENTSO-E: day-ahead prices and generation mix of the European zones"
     needs_secret: ClassVar[bool] = True
+    pace: ClassVar[Pace | None] = Pace(400, 60.0)
     options: ClassVar[tuple[ConnectorOption, ...]] = (
         ConnectorOption("zone", "NL, DE-LU, FR ... or an EIC code; needed to fetch", ""),
+        ConnectorOption(
+            "document", "A44: prices, as when empty; A75: carbon of the generation mix", ""
+        ),
         ConnectorOption("sequence", "which auction, where a zone has several; 1 is SDAC", "1"),
+        *FACTOR_OPTIONS,
         ConnectorOption("base_url", "address of the API", "https://web-api.tp.entsoe.eu/api"),
     )
 
     def __init__(self, options: Mapping[str, str]) -> None:
         given = read_options(options, self.options)
-        self._zone = _read_zone(given["zone"]) if given["zone"] else None
-        self._sequence = given["sequence"]
-        if not re.fullmatch("[1-9]", self._sequence):
-            raise InvalidValue("options.sequence", self._sequence, "must be from 1 to 9")
-        self._base_url = given["base_url"]
-        if not re.fullmatch(r"https?://\S+", self._base_url):
-            raise InvalidValue("options.base_url", self._base_url, "must be an http(s) address")
+        self._zone = read_zone(given["zone"]) if given["zone"] else None
+        self._document = require_match(
+            "options.document", given["document"], f"{PRICES}|{GENERATION}|", "must be A44 or A75"
+        )
+        self._sequence = require_match(
+            "options.sequence", given["sequence"], "[1-9]", "must be from 1 to 9"
+        )
+        self._factors = read_factors(given)
+        self._base_url = require_match(
+            "options.base_url", given["base_url"], r"https?://\S+", "must be an http(s) address"
+        )
+
+    @property
+    def rhythm(self) -> Rhythm:
+        """Prices at about 13 h Brussels time, decoupled auctions later; generation each hour."""
+        if self._document == GENERATION:
+            return Rhythm(every_s=3600.0, late_s=2 * 3600.0)
+        return Rhythm(every_s=86_400.0, late_s=4 * 3600.0)
 
     @property
     def quantity(self) -> Quantity:
-        """A price."""
-        return Quantity.PRICE
+        """Average carbon intensity for document A75, else a price."""
+        return _quantity(self._document)
+
+    def quantity_of(self, payload: bytes) -> Quantity:
+        """Tell by the document where no option does."""
+        try:
+            found = text_of(load_xml(payload), "type")
+        except InvalidValue:
+            return self.quantity
+        return _quantity(self._document or found)
 
     def fetch(self, window: Interval, context: FetchContext) -> list[Observation]:
-        """Fetch the prices over ``window``; the token is the context's secret.
-
-        Raises:
-            FeedUnavailable, FeedRejected, FeedDataInvalid: see ``core.errors``.
-        """
-        if self._zone is None:
-            raise FeedRejected(f"{NAME}: option zone is needed to fetch")
-        if not context.secret:
-            raise FeedRejected(f"{NAME}: a security token is needed; name it by secret_ref")
+        """Fetch the values over ``window``; the token is the context's secret."""
+        zone = require_option(NAME, "zone", self._zone or "")
+        token = require_secret(NAME, "a security token", context)
+        document = self._document or PRICES
+        span = past_of(window, context.fetched_at) if document == GENERATION else window
+        if span is None:
+            return []
         found: list[Observation] = []
-        start_at = floor_to(window.start_at, HOUR)
-        end_at = floor_to(window.end_at + HOUR, HOUR)
-        for part in slots(start_at, end_at, MAX_WINDOW):
-            found += self._fetch_part(part, self._zone, context.secret, context)
-        inside = [item for item in found if window.overlap_s(item.interval) > 0]
-        return sorted(inside, key=lambda item: item.start_at)
+        first_at, last_at = floor_to(span.start_at, HOUR), floor_to(span.end_at + HOUR, HOUR)
+        for part in slots(first_at, last_at, MAX_WINDOW):
+            asked = _question(document, zone, part)
+            found += self._fetch_part(asked, document, token, context)
+        return sorted(touching(found, window), key=lambda item: item.start_at)
 
     def parse(self, payload: bytes, known_at: datetime) -> list[Observation]:
         """Normalise one document; "no matching data" gives no values.
 
         Raises:
             FeedRejected: when the payload is any other acknowledgement.
-            FeedDataInvalid: when it is no price document of type A44, or not of this zone.
+            FeedDataInvalid: when it is neither kind of document, or not of this zone.
         """
-        with refusing(NAME):
-            root = _load_xml(payload)
-            if _tag(root) == ACKNOWLEDGEMENT:
-                if _says_no_data(root):
-                    return []
-                raise FeedRejected(f"{NAME} says: {_reason(root)}")
-            _require_prices(root)
-            found = [
-                item
-                for series in _children(root, "TimeSeries")
-                if self._is_wanted(series)
-                for item in _read_series(series, known_at)
-            ]
-        return sorted(found, key=lambda item: item.start_at)
+        return self._read(payload, self._document, known_at)
 
     def _fetch_part(
-        self, part: Interval, zone: str, token: str, context: FetchContext
+        self, asked: Mapping[str, str], document: str, token: str, context: FetchContext
     ) -> list[Observation]:
-        params = {
-            "securityToken": token,
-            "documentType": "A44",
-            "in_Domain": zone,
-            "out_Domain": zone,
-            "contract_MarketAgreement.type": "A01",
-            "periodStart": _stamp(part.start_at),
-            "periodEnd": _stamp(part.end_at),
-        }
-        response = context.http.get(self._base_url, params)
+        response = context.http.get(self._base_url, {"securityToken": token, **asked})
         if response.status >= 400:
-            said = _acknowledgement(response.body)
-            if response.status == 400 and said is not None and _says_no_data(said):
+            said = acknowledgement(response.body)
+            if response.status == 400 and said is not None and says_no_data(said):
                 return []
-            says = _plain_text(response.body) if said is None else _reason(said)
+            says = plain_text(response.body) if said is None else reason_in(said)
             raise_for_status(response, says)
-        return self.parse(response.body, context.fetched_at)
+        return self._read(response.body, document, context.fetched_at)
+
+    def _read(self, payload: bytes, document: str, known_at: datetime) -> list[Observation]:
+        """Read a document of that type, or of either where none is named."""
+        with refusing(NAME):
+            root = load_xml(payload)
+            if is_acknowledgement(root):
+                if says_no_data(root):
+                    return []
+                raise FeedRejected(f"{NAME} says: {reason_in(root)}")
+            if _require_document(root, document) == GENERATION:
+                mix = bounded(read_generation(root, self._zone))
+                return observe_mix(mix, self._factors, known_at)
+            found = bounded(
+                item
+                for series in children(root, "TimeSeries")
+                if self._is_wanted(series)
+                for item in _read_prices(series, known_at)
+            )
+        return sorted(found, key=lambda item: item.start_at)
 
     def _is_wanted(self, series: Element) -> bool:
         """Whether it is of this auction; intraday auctions come in the same document type."""
-        zone = _text(series, "in_Domain.mRID")
-        if self._zone is not None and zone != self._zone:
-            raise InvalidValue("in_Domain.mRID", zone, f"must be {self._zone}")
-        contract = _text(series, "contract_MarketAgreement.type")
-        return contract in {"", "A01"} and _text(series, SEQUENCE) in {"", self._sequence}
+        _require_zone("in_Domain.mRID", text_of(series, "in_Domain.mRID"), self._zone)
+        contract = text_of(series, "contract_MarketAgreement.type")
+        return contract in {"", "A01"} and text_of(series, SEQUENCE) in {"", self._sequence}
 
 
-def _read_zone(zone: str) -> str:
-    code = ZONES.get(zone.upper().replace("_", "-"), zone)
-    if not _is_eic(code):
-        names = ", ".join(ZONES)
-        raise InvalidValue("options.zone", zone, f"must be an EIC code or one of {names}")
-    return code
+def read_generation(root: Element, zone: str | None) -> Iterator[Generation]:
+    """Give every value of an A75 document, in and out of the zone.
 
-
-def _is_eic(code: str) -> bool:
-    """Whether the last of the 16 characters is the check character of the others."""
-    if not re.fullmatch(r"[0-9A-Z-]{16}", code):
-        return False
-    numbers = [EIC_CHARACTERS.index(character) for character in code]
-    total = sum(number * weight for number, weight in zip(numbers, range(16, 1, -1), strict=False))
-    return numbers[-1] == 36 - (total - 1) % 37
-
-
-def _load_xml(payload: bytes) -> Element:
-    try:
-        root: Element = fromstring(payload, forbid_dtd=True)
-    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        raise InvalidValue("payload", payload[:40], f"must be XML ({error})") from error
-    return root
-
-
-def _require_prices(root: Element) -> None:
-    document_type = _text(root, "type")
-    if _tag(root) == "Publication_MarketDocument" and document_type == "A44":
-        return
-    raise InvalidValue(
-        "documentType", document_type or "none", f"must be A44, day-ahead prices, in {_tag(root)}"
-    )
-
-
-def _says_no_data(root: Element) -> bool:
-    """Whether "no matching data" is all that an acknowledgement says.
-
-    Its code is 999 as of other errors, so the text tells; one that we do not know is an error.
+    Raises:
+        InvalidValue: for a type of plant that is not known, a wrong unit, zone or curve.
     """
-    reasons = [
-        (_text(reason, "code"), _text(reason, "text").lower())
-        for reason in _children(root, "Reason")
-    ]
-    return bool(reasons) and all(
-        code == "999" and text.startswith(NO_DATA) for code, text in reasons
-    )
+    process = text_of(root, "process.processType")
+    if process not in {"", "A16"}:
+        raise InvalidValue("process.processType", process, "must be A16, realised")
+    for series in children(root, "TimeSeries"):
+        direction = "in" if text_of(series, "inBiddingZone_Domain.mRID") else "out"
+        field = f"{direction}BiddingZone_Domain.mRID"
+        domain = text_of(series, field)
+        if not domain:
+            raise InvalidValue("BiddingZone_Domain.mRID", None, "must be there, in or out")
+        _require_zone(field, domain, zone)
+        measure = text_of(series, "quantity_Measure_Unit.name")
+        if measure != "MAW":
+            raise InvalidValue("quantity_Measure_Unit.name", measure, "must be MAW")
+        plant = next((text_of(kind, "psrType") for kind in children(series, "MktPSRType")), "")
+        fuel = fuel_of("psrType", plant, FUELS)
+        for interval, power_mw in read_curve(series, "quantity"):
+            yield Generation(plant, fuel, interval, power_mw, direction == "out")
 
 
-def _reason(root: Element) -> str:
-    reasons = [
-        f"reason {_text(reason, 'code')}, {_text(reason, 'text')}"
-        for reason in _children(root, "Reason")
-    ]
-    return "; ".join(reasons) or "an acknowledgement without a reason"
+def _quantity(document: str) -> Quantity:
+    return Quantity.AVERAGE_INTENSITY if document == GENERATION else Quantity.PRICE
 
 
-def _acknowledgement(body: bytes) -> Element | None:
-    try:
-        root = _load_xml(body)
-    except InvalidValue:
-        return None
-    return root if _tag(root) == ACKNOWLEDGEMENT else None
+def _question(document: str, zone: str, part: Interval) -> dict[str, str]:
+    asked = {"documentType": document, "in_Domain": zone}
+    if document == GENERATION:
+        asked["processType"] = "A16"
+    else:
+        asked |= {"out_Domain": zone, "contract_MarketAgreement.type": "A01"}
+    return asked | {"periodStart": _stamp(part.start_at), "periodEnd": _stamp(part.end_at)}
 
 
-def _plain_text(body: bytes) -> str:
-    """Return the text of an error's page without its tags."""
-    text = re.sub(r"<[^>]*>", " ", body[:4096].decode("utf-8", "replace"))
-    return " ".join(text.split())
+def _require_document(root: Element, wanted: str) -> str:
+    """Return the type of a document that is of the wanted type, or of either."""
+    found = text_of(root, "type")
+    allowed = (wanted,) if wanted else (PRICES, GENERATION)
+    if found in allowed and tag_of(root) == ROOTS[found]:
+        return found
+    names = " or ".join(f"{name} in {ROOTS[name]}" for name in allowed)
+    raise InvalidValue("documentType", found or "none", f"must be {names}, is in {tag_of(root)}")
 
 
-def _read_series(series: Element, known_at: datetime) -> Iterator[Observation]:
-    currency = _text(series, "currency_Unit.name")
-    if not re.fullmatch("[A-Z]{3}", currency):
-        raise InvalidValue("currency_Unit.name", currency, "must be an ISO 4217 code")
-    measure = _text(series, "price_Measure_Unit.name")
+def _require_zone(field: str, found: str, zone: str | None) -> None:
+    if zone is not None and found != zone:
+        raise InvalidValue(field, found, f"must be {zone}")
+
+
+def _read_prices(series: Element, known_at: datetime) -> Iterator[Observation]:
+    currency = text_of(series, "currency_Unit.name")
+    require_match("currency_Unit.name", currency, "[A-Z]{3}", "must be an ISO 4217 code")
+    measure = text_of(series, "price_Measure_Unit.name")
     if measure != "MWH":
         raise InvalidValue("price_Measure_Unit.name", measure, "must be MWH")
-    curve = _text(series, "curveType") or "A01"
-    if curve not in {"A01", "A03"}:
-        raise InvalidValue("curveType", curve, "must be A01 or A03")
-    for period in _children(series, "Period"):
-        values = _read_period(period, repeats=curve == "A03")
-        for interval, value in values:
-            yield Observation(
-                interval.start_at,
-                interval.end_at,
-                value,
-                f"{currency}/MWh",
-                ValueKind.MEASURED,
-                known_at,
-            )
-
-
-def _read_period(period: Element, *, repeats: bool) -> Iterator[tuple[Interval, float]]:
-    """Give the values of one period; with ``repeats`` a missing one is as the one before it."""
-    span = _read_span(period)
-    resolution = _text(period, "resolution")
-    if resolution not in RESOLUTIONS:
-        raise InvalidValue("resolution", resolution, f"must be one of {', '.join(RESOLUTIONS)}")
-    step = RESOLUTIONS[resolution]
-    count, rest = divmod(span.end_at - span.start_at, step)
-    if rest:
-        raise InvalidValue("timeInterval", str(span), f"must be a multiple of {resolution}")
-    points = _read_points(period, count)
-    value: float | None = None
-    for position in range(1, count + 1):
-        value = points.get(position, value if repeats else None)
-        if value is not None:
-            start_at = span.start_at + (position - 1) * step
-            yield Interval(start_at, start_at + step), value
-
-
-def _read_span(period: Element) -> Interval:
-    for span in _children(period, "timeInterval"):
-        start_at = parse_instant("timeInterval.start", _text(span, "start"))
-        return Interval(start_at, parse_instant("timeInterval.end", _text(span, "end")))
-    raise InvalidValue("timeInterval", None, "must be there")
-
-
-def _read_points(period: Element, count: int) -> dict[int, float]:
-    points: dict[int, float] = {}
-    for point in _children(period, "Point"):
-        text = _text(point, "position")
-        position = int(text) if text.isdecimal() and len(text) < 7 else 0
-        if not 1 <= position <= count or position in points:
-            raise InvalidValue("position", text, f"must be from 1 to {count}, each once")
-        points[position] = float(read_number("price.amount", _text(point, "price.amount")))
-    if not points:
-        raise InvalidValue("Point", None, "must be there")
-    return points
-
-
-def _tag(element: Element) -> str:
-    """Name without its namespace, which changes with every version of the schema."""
-    return str(element.tag).rpartition("}")[2]
-
-
-def _children(parent: Element, tag: str) -> Iterator[Element]:
-    return (child for child in parent if _tag(child) == tag)
-
-
-def _text(parent: Element, tag: str) -> str:
-    return next((child.text or "" for child in _children(parent, tag)), "").strip()
+    for interval, value in read_curve(series, "price.amount"):
+        yield Observation(
+            interval.start_at,
+            interval.end_at,
+            value,
+            f"{currency}/MWh",
+            ValueKind.MEASURED,
+            known_at,
+        )
 
 
 def _stamp(instant: datetime) -> str:

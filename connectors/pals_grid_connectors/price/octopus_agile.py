@@ -7,9 +7,8 @@ ahead. Product codes change every year or two; an old one goes on answering for 
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from datetime import UTC, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
@@ -21,23 +20,28 @@ from pals_grid.core.connecting import (
     read_number,
     read_options,
     refusing,
+    require_address,
+    require_choice,
+    require_match,
 )
 from pals_grid.core.errors import FeedDataInvalid, FeedRejected, InvalidValue
-from pals_grid.core.intervals import floor_to, parse_instant, slots
-from pals_grid.core.ports import ConnectorOption
-from pals_grid.core.series import Observation, Quantity, ValueKind, coverage_ratio
+from pals_grid.core.intervals import floor_to, format_minute, parse_instant, slots
+from pals_grid.core.ports import ConnectorOption, Rhythm
+from pals_grid.core.series import Observation, Quantity, ValueKind, coverage_ratio, touching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from pals_grid.core.intervals import Interval
-    from pals_grid.core.ports import FetchContext, HttpResponse
+    from pals_grid.core.ports import FetchContext, HttpResponse, Pace
 
 NAME = "Octopus Agile"
 UNIT = "GBP/MWh"
 GBP_PER_MWH_IN_P_PER_KWH = Decimal(10)
 REGIONS = "ABCDEFGHJKLMNP"
+VALUE_FIELDS = {"exclude": "value_exc_vat", "include": "value_inc_vat"}
+PAYMENT_METHODS = ("DIRECT_DEBIT", "NON_DIRECT_DEBIT")
 HALF_HOUR = timedelta(minutes=30)
 # A rate without an end holds until further notice; what nobody has said yet is not known for
 # longer than a plan looks ahead.
@@ -49,7 +53,11 @@ class OctopusAgile:
     """Unit rates of one product in one region, GBP/MWh."""
 
     summary: ClassVar[str] = "Octopus Agile: half-hour electricity prices in Great Britain"
+    quantity: ClassVar[Quantity] = Quantity.PRICE
     needs_secret: ClassVar[bool] = False
+    pace: ClassVar[Pace | None] = None
+    # The next day's rates each afternoon, sometimes only in the evening.
+    rhythm: ClassVar[Rhythm | None] = Rhythm(every_s=86_400.0, late_s=6 * 3600.0)
     options: ClassVar[tuple[ConnectorOption, ...]] = (
         ConnectorOption("product", "product code; codes change with time", "AGILE-24-10-01"),
         ConnectorOption("region", f"letter of the grid region, one of {REGIONS}; C: London", "C"),
@@ -64,36 +72,25 @@ class OctopusAgile:
 
     def __init__(self, options: Mapping[str, str]) -> None:
         given = read_options(options, self.options)
-        self._product = _matching("product", given["product"], r"[A-Z0-9-]+", "an upper-case code")
-        self._region = _matching("region", given["region"], f"[{REGIONS}]", f"one of {REGIONS}")
-        vat = _matching("vat", given["vat"], "exclude|include", "exclude or include")
-        self._value_field = "value_exc_vat" if vat == "exclude" else "value_inc_vat"
-        self._payment_method = _matching(
-            "payment_method",
-            given["payment_method"],
-            "DIRECT_DEBIT|NON_DIRECT_DEBIT",
-            "DIRECT_DEBIT or NON_DIRECT_DEBIT",
+        self._product = require_match(
+            "options.product", given["product"], r"[A-Z0-9-]+", "must be an upper-case code"
         )
-        self._base_url = _matching(
-            "base_url", given["base_url"], r"https?://[^/\s]+\S*", "an http(s) address"
-        ).rstrip("/")
-
-    @property
-    def quantity(self) -> Quantity:
-        """A price."""
-        return Quantity.PRICE
+        self._region = require_match(
+            "options.region", given["region"], f"[{REGIONS}]", f"must be one of {REGIONS}"
+        )
+        self._value_field = VALUE_FIELDS[require_choice("options.vat", given["vat"], VALUE_FIELDS)]
+        self._payment_method = require_choice(
+            "options.payment_method", given["payment_method"], PAYMENT_METHODS
+        )
+        self._base_url = require_address("options.base_url", given["base_url"])
 
     def fetch(self, window: Interval, context: FetchContext) -> list[Observation]:
-        """Fetch the rates over ``window``, longer ones cut into half hours of the clock.
-
-        Raises:
-            FeedUnavailable, FeedRejected, FeedDataInvalid: see ``core.errors``.
-        """
+        """Fetch the rates over ``window``, longer ones cut into half hours of the clock."""
         found: set[Observation] = set()
         url: str | None = self._rates_url()
         params: dict[str, str] | None = {
-            "period_from": _stamp(floor_to(window.start_at, HALF_HOUR)),
-            "period_to": _stamp(_ceiling(window.end_at)),
+            "period_from": format_minute(floor_to(window.start_at, HALF_HOUR)),
+            "period_to": format_minute(_ceiling(window.end_at)),
         }
         for _ in range(MAX_PAGES):
             if url is None or coverage_ratio(found, window) >= 1.0:
@@ -200,7 +197,7 @@ def _half_hours(rates: Iterable[Observation], window: Interval) -> set[Observati
             continue
         parts = slots(max(rate.start_at, first_at), min(rate.end_at, last_at), HALF_HOUR)
         found.update(replace(rate, start_at=part.start_at, end_at=part.end_at) for part in parts)
-    return {item for item in found if window.overlap_s(item.interval) > 0}
+    return set(touching(found, window))
 
 
 def _ceiling(instant: datetime) -> datetime:
@@ -208,16 +205,6 @@ def _ceiling(instant: datetime) -> datetime:
     return floor if floor == instant else floor + HALF_HOUR
 
 
-def _stamp(instant: datetime) -> str:
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")
-
-
 def _host(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _matching(name: str, value: str, pattern: str, bound: str) -> str:
-    if not re.fullmatch(pattern, value):
-        raise InvalidValue(f"options.{name}", value, f"must be {bound}")
-    return value
