@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from pals_grid.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from ipaddress import IPv4Network, IPv6Network
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -20,6 +22,11 @@ class Settings:
 
     ``database_url`` None means the embedded Postgres below ``data_dir``.
     ``allowed_hosts`` are names that the service answers to besides loopback and ``host``.
+    ``feed_networks`` are what feeds may ask besides the public internet, ``feed_folders`` where
+    files of feeds may lie (None: anywhere), ``feed_ca_file`` the certificates that feeds trust
+    instead of the usual ones. A provider that does not answer is asked again after
+    ``feed_retry_min_s`` up to ``feed_retry_max_s``, and all its feeds are held back after
+    ``feed_breaker_failures`` in a row. ``plans_at_once`` sites are planned at a time.
     """
 
     data_dir: Path
@@ -29,6 +36,13 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     log_level: str = "info"
     demo_actuate: bool = False
+    feed_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    feed_folders: tuple[Path, ...] | None = None
+    feed_ca_file: Path | None = None
+    feed_retry_min_s: int = 30
+    feed_retry_max_s: int = 3600
+    feed_breaker_failures: int = 5
+    plans_at_once: int = 2
 
     @property
     def url(self) -> str:
@@ -53,6 +67,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigurationError: names the variable, its bound and the value.
     """
+    retry_min_s = _whole(environ, "PALS_GRID_FEED_RETRY_MIN_S", 30, 1, 3600)
     return Settings(
         data_dir=_data_dir(environ),
         database_url=_database_url(environ),
@@ -61,6 +76,15 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         allowed_hosts=_names(environ, "PALS_GRID_ALLOWED_HOSTS"),
         log_level=_choice(environ, "PALS_GRID_LOG_LEVEL", "info", _LOG_LEVELS),
         demo_actuate=_choice(environ, "PALS_GRID_DEMO_ACTUATE", "0", ("0", "1")) == "1",
+        feed_networks=_networks(environ, "PALS_GRID_FEED_NETWORKS"),
+        feed_folders=_folders(environ, "PALS_GRID_FEED_FOLDERS"),
+        feed_ca_file=_file(environ, "PALS_GRID_FEED_CA_FILE"),
+        feed_retry_min_s=retry_min_s,
+        feed_retry_max_s=_whole(
+            environ, "PALS_GRID_FEED_RETRY_MAX_S", max(3600, retry_min_s), retry_min_s, 86_400
+        ),
+        feed_breaker_failures=_whole(environ, "PALS_GRID_FEED_BREAKER_FAILURES", 5, 1, 1000),
+        plans_at_once=_whole(environ, "PALS_GRID_PLANS_AT_ONCE", 2, 1, 6),
     )
 
 
@@ -123,3 +147,33 @@ def _names(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
         if "/" in part or "*" in part:
             raise _refuse(name, "must be host names separated by commas", part)
     return names
+
+
+def _parts(environ: Mapping[str, str], name: str) -> list[str]:
+    return [part.strip() for part in environ.get(name, "").split(",") if part.strip()]
+
+
+def _networks(environ: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    found = []
+    for part in _parts(environ, name):
+        try:
+            found.append(ip_network(part))
+        except ValueError as error:
+            bound = "must be networks such as 10.1.0.0/16 separated by commas"
+            raise _refuse(name, bound, part) from error
+    return tuple(found)
+
+
+def _folders(environ: Mapping[str, str], name: str) -> tuple[Path, ...] | None:
+    found = tuple(Path(part) for part in _parts(environ, name))
+    for folder in found:
+        if not folder.is_absolute():
+            raise _refuse(name, "must be absolute folders separated by commas", str(folder))
+    return found or None
+
+
+def _file(environ: Mapping[str, str], name: str) -> Path | None:
+    text = _text(environ, name, "")
+    if text and not Path(text).is_file():
+        raise _refuse(name, "must be a file", text)
+    return Path(text) if text else None

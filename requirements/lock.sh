@@ -10,5 +10,5 @@ lock() {
 }
 lock node.txt --extra node
 lock node-test.txt requirements/node-test.in --extra node
-lock run.txt --extra service --extra node
-lock dev.txt --extra service --extra node --extra plot --extra dev
+lock run.txt --extra service --extra node --extra train
+lock dev.txt --extra service --extra node --extra plot --extra train --extra dev

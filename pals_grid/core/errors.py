@@ -7,9 +7,11 @@
     |-- NotFound              no such thing under this identifier
     |-- Conflict              the thing changed, or one like it is there already: read it again
     |-- AccessDenied          the token is missing, wrong or for something else
+    |-- Busy                  another one runs: ask again in a moment
     |-- ConfigurationError    the operator corrects a setting, then restarts
     |-- FeedError
     |   |-- FeedUnavailable   temporary: try again later
+    |   |   `-- FeedHeldBack  nothing was asked: try again when the provider is asked again
     |   |-- FeedRejected      permanent until somebody changes the feed's configuration
     |   `-- FeedDataInvalid   the provider's answer is not what it documents: keep the last good
     |-- LinkError
@@ -55,6 +57,10 @@ class AccessDenied(PalsGridError):
     """The caller may not do this."""
 
 
+class Busy(PalsGridError):
+    """As many of these as may run at once are running."""
+
+
 class ConfigurationError(PalsGridError):
     """The operator has to correct a setting."""
 
@@ -69,6 +75,10 @@ class FeedUnavailable(FeedError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(message)
+
+
+class FeedHeldBack(FeedUnavailable):
+    """Not asked: the provider is down for now, or its pace leaves no room."""
 
 
 class FeedRejected(FeedError):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from pals_grid.core.intervals import Interval
+
 
 MIN_STEP_TOKENS_PER_S = 1e-3
 """Breakpoints of a curve are at least this far apart: closer ones are rounding, not data."""
@@ -27,13 +29,19 @@ class Origin(StrEnum):
     MODELLED = "modelled"
     SIMULATED = "simulated"
 
+    @staticmethod
+    def weakest(origins: Iterable[Origin]) -> Origin:
+        """Return that of a sum: the one farthest from a measurement; measured without any."""
+        return max(origins, key=list(Origin).index, default=Origin.MEASURED)
+
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
     """One row of a power-performance table, all GPUs of the engine together, saturated.
 
     ``power_limit_w`` is per GPU; ``gpu_power_w`` the predicted draw of all of them;
-    ``tokens_per_s`` counts output tokens.
+    ``tokens_per_s`` counts output tokens; ``sm_clock_mhz`` is the clock that the GPUs are held
+    to, None where they are free.
     """
 
     power_limit_w: float
@@ -42,6 +50,7 @@ class OperatingPoint:
     gpu_power_w: float
     ttft_s: float
     itl_s: float
+    sm_clock_mhz: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +175,24 @@ class PowerCurve:
             self.tokens_per_s[i + 1] - self.tokens_per_s[i]
         )
 
+    def within(self, least_w: float, most_w: float) -> PowerCurve:
+        """Return the part of the curve that ``most_w`` allows, nowhere below ``least_w``.
+
+        What is under its floor has no throughput: such a curve is one point at ``most_w``.
+        """
+        if most_w < max(self.floor_w, least_w):
+            return PowerCurve((0.0,), (most_w,))
+        if least_w <= self.floor_w and most_w >= self.max_power_w:
+            return self
+        raised = [(self.tokens_per_s_at(least_w), least_w)] if least_w > self.floor_w else []
+        inside = [
+            (tokens, power_w)
+            for tokens, power_w in zip(self.tokens_per_s, self.power_w, strict=True)
+            if least_w < power_w < most_w
+        ]
+        last = (self.tokens_per_s_at(most_w), min(most_w, self.max_power_w))
+        return PowerCurve.lower_hull(max(self.floor_w, least_w), [*raised, *inside, last])
+
     @staticmethod
     def lower_hull(floor_w: float, points: Iterable[tuple[float, float]]) -> PowerCurve:
         """Lower convex hull of ``(tokens_per_s, power_w)`` points above ``(0, floor_w)``.
@@ -202,6 +229,33 @@ class PowerCurve:
 
 def _turns_down(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
     return (b[0] - a[0]) * (c[1] - b[1]) <= (c[0] - b[0]) * (b[1] - a[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Nodes that are planned as one, at the site's boundary.
+
+    ``minimum_w`` is drawn whatever is served; ``maximum_w`` is never exceeded, and during a
+    thermal limit's interval neither is that.
+    """
+
+    name: str
+    curve: PowerCurve
+    minimum_w: float = 0.0
+    maximum_w: float = math.inf
+    thermal_limits: tuple[tuple[Interval, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.minimum_w <= self.maximum_w:
+            raise InvalidValue("minimum_w", self.minimum_w, f"must be from 0 to {self.maximum_w:g}")
+        for _, limit_w in self.thermal_limits:
+            if not 0 <= limit_w < math.inf:
+                raise InvalidValue("thermal_limits", limit_w, "must be finite and not negative")
+
+    def most_w(self, interval: Interval) -> float:
+        """Most power at any time of ``interval``."""
+        held = (limit_w for during, limit_w in self.thermal_limits if during.overlap_s(interval))
+        return min((self.maximum_w, *held))
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,11 @@ def parse_instant(field: str, text: str) -> datetime:
     return require_utc(field, instant)
 
 
+def format_minute(instant: datetime) -> str:
+    """Write an instant as providers ask for it: ISO 8601 in UTC, to the minute."""
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Interval:
     """``[start_at, end_at)`` in UTC."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import IntFlag
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+from pals_grid.core.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+    from pathlib import Path
 
     from pals_grid.core.commands import ActuationResult
     from pals_grid.core.fleet import Origin
@@ -35,15 +39,41 @@ class PowerLimitRange:
     default_w: float
 
 
+class ClockReason(IntFlag):
+    """Why a GPU's clock is not at its highest now; several may hold, 0 is none.
+
+    ``POWER_LIMIT`` is our own lever at work, ``POWER_BRAKE`` the board's or rack's own emergency,
+    ``CLOCK_LIMIT`` a lock or an application clock, ``HARDWARE`` a slowdown whose cause the device
+    does not tell apart.
+    """
+
+    IDLE = 1
+    POWER_LIMIT = 2
+    POWER_BRAKE = 4
+    THERMAL = 8
+    HARDWARE = 16
+    CLOCK_LIMIT = 32
+    OTHER = 64
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of those that hold, for people and metrics."""
+        return tuple(str(one.name).lower() for one in ClockReason if one in self)
+
+
 @dataclass(frozen=True, slots=True)
 class GpuSample:
-    """One look at a GPU. ``energy_j`` is a counter that only rises."""
+    """One look at a GPU. ``energy_j`` is a counter that only rises.
+
+    ``clock_reasons`` is None where the device does not tell.
+    """
 
     power_draw_w: float
     energy_j: float
     power_limit_w: float
     temperature_c: float | None = None
     sm_clock_mhz: float | None = None
+    clock_reasons: ClockReason | None = None
 
 
 class Gpu(Protocol):
@@ -72,12 +102,39 @@ class Gpu(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ClockRange:
+    """SM clocks that a GPU can be held to, in MHz."""
+
+    min_mhz: float
+    max_mhz: float
+
+
+@runtime_checkable
+class ClockLock(Protocol):
+    """A GPU whose SM clock can be held below its highest."""
+
+    @property
+    def clock_range(self) -> ClockRange: ...
+
+    def apply_clock_limit(self, sm_clock_mhz: float | None) -> ActuationResult:
+        """Hold the SM clock at or below a value, None to release it; never raises for a refusal.
+
+        The result is in MHz; released, ``requested`` and ``read_back`` are the highest clock.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSample:
     """One look at a serving engine. Names ending in ``_total`` are counters that only rise.
 
     ``max_num_seqs`` is None where the engine does not tell. Requests that may wait are
     ``requests_deferred`` while they do, apart from ``requests_waiting``, and part of
-    ``requests_running`` once they run.
+    ``requests_running`` once they run. ``prompt_tokens_waiting`` counts the prompt tokens that
+    are admitted or queued and not yet processed; ``itl_p99_s`` and ``ttft_p99_s`` are over the
+    last few seconds. ``prefills_total`` counts first tokens, ``prefill_s_total`` sums the time
+    from a request's admission to its first token. These five are None where the engine does not
+    tell.
     """
 
     requests_running: int
@@ -90,6 +147,11 @@ class EngineSample:
     max_num_seqs: int | None
     requests_deferred: int = 0
     requests_running_deferrable: int = 0
+    prompt_tokens_waiting: float | None = None
+    ttft_p99_s: float | None = None
+    itl_p99_s: float | None = None
+    prefills_total: int | None = None
+    prefill_s_total: float | None = None
 
 
 class Engine(Protocol):
@@ -122,10 +184,14 @@ class DeferrableSlots(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NodePower:
-    """Power of the whole node, fans and CPUs included, and how it is known."""
+    """Power of the whole node, fans and CPUs included, and how it is known.
+
+    ``source`` names the meter or the model that it comes from; shown and reported.
+    """
 
     power_w: float
     origin: Origin
+    source: str = ""
 
 
 class NodeMeter(Protocol):
@@ -148,7 +214,7 @@ class HttpResponse:
 
 
 class HttpClient(Protocol):
-    """GET over HTTP with bounded time and size."""
+    """HTTP with bounded time and size: what connectors read, and the forms that log them in."""
 
     def get(
         self,
@@ -163,6 +229,32 @@ class HttpClient(Protocol):
         """
         ...
 
+    def post(
+        self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> HttpResponse:
+        """Post an HTML form to ``url``; for logins, so its answer is never cached.
+
+        Raises:
+            FeedUnavailable: when there is no answer in time, or it is too large.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a provider allows: so many requests in any ``per_s`` seconds, by all replicas."""
+
+    requests: int
+    per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """When a provider publishes: new values about every ``every_s``, at most ``late_s`` late."""
+
+    every_s: float
+    late_s: float
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectorOption:
@@ -175,11 +267,16 @@ class ConnectorOption:
 
 @dataclass(frozen=True, slots=True)
 class FetchContext:
-    """What a connector gets besides its options."""
+    """What a connector gets besides its options.
+
+    ``file_folders`` are where files of this machine may be read; None is anywhere.
+    """
 
     http: HttpClient
     fetched_at: datetime
     secret: str | None = None
+    tokens: Tokens = field(default_factory=Tokens)
+    file_folders: tuple[Path, ...] | None = None
 
 
 class Connector(Protocol):
@@ -191,6 +288,12 @@ class Connector(Protocol):
     summary: ClassVar[str]
     options: ClassVar[tuple[ConnectorOption, ...]]
     needs_secret: ClassVar[bool]
+    pace: ClassVar[Pace | None]
+
+    @property
+    def rhythm(self) -> Rhythm | None:
+        """When new values are expected; None where nobody can say."""
+        ...
 
     @property
     def quantity(self) -> Quantity: ...
@@ -210,4 +313,13 @@ class Connector(Protocol):
             FeedRejected: when the payload is the provider's own error.
             FeedDataInvalid: when it is not this provider's format or holds impossible values.
         """
+        ...
+
+
+@runtime_checkable
+class PayloadQuantity(Protocol):
+    """A connector of several kinds of document, which can tell which of them a payload is."""
+
+    def quantity_of(self, payload: bytes) -> Quantity:
+        """Return what ``parse`` reads from this payload; never raises."""
         ...

@@ -11,7 +11,7 @@ from pals_grid.core.errors import InvalidValue
 from pals_grid.core.intervals import Interval, require_utc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
 
@@ -27,12 +27,19 @@ class ValueKind(StrEnum):
     """How firm a value is.
 
     ``measured``: final for its source, metered or cleared (a published auction price is).
-    ``forecast``: an estimate that the source may revise. ``synthetic``: made up, for a demo.
+    ``forecast``: an estimate that the source may revise. ``modelled``: a forecast of our own,
+    where the source has none. ``synthetic``: made up, for a demo. The first stands before the
+    others, in this order.
     """
 
     MEASURED = "measured"
     FORECAST = "forecast"
+    MODELLED = "modelled"
     SYNTHETIC = "synthetic"
+
+
+KIND_RANK: Mapping[ValueKind, int] = {kind: -place for place, kind in enumerate(ValueKind)}
+"""How firm each kind is; of two values the one of the higher rank counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +71,31 @@ class Observation:
 
 
 def merge_kinds(observations: Iterable[Observation]) -> list[Observation]:
-    """One value per start: measured before forecast before synthetic, then the latest known.
+    """One value per start: the firmest kind (``KIND_RANK``), then the latest known.
 
     Returns them ordered by ``start_at``.
     """
-    rank = {ValueKind.MEASURED: 2, ValueKind.FORECAST: 1, ValueKind.SYNTHETIC: 0}
+    rank = KIND_RANK
     best: dict[datetime, Observation] = {}
     for item in observations:
         held = best.get(item.start_at)
         if held is None or (rank[item.kind], item.known_at) > (rank[held.kind], held.known_at):
             best[item.start_at] = item
     return sorted(best.values(), key=lambda item: item.start_at)
+
+
+def touching(observations: Iterable[Observation], window: Interval) -> list[Observation]:
+    """Return those that share time with ``window``, in their order."""
+    return [item for item in observations if window.overlap_s(item.interval) > 0]
+
+
+def last_of_kind(observations: Iterable[Observation]) -> list[Observation]:
+    """One value per start and kind: of several, the last in their order.
+
+    Returns them ordered by ``start_at`` and kind.
+    """
+    found = {(item.start_at, item.kind): item for item in observations}
+    return [found[key] for key in sorted(found)]
 
 
 def mean_over(observations: Sequence[Observation], interval: Interval) -> float | None:

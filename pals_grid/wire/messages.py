@@ -159,18 +159,24 @@ class TelemetryAck(Struct, frozen=True, kw_only=True):
 
 
 class GpuStatus(Struct, frozen=True, kw_only=True):
-    """A GPU at the last tick."""
+    """A GPU at the last tick.
+
+    ``clock_reasons`` says why its clock is not at its highest; None where the GPU does not tell.
+    """
 
     gpu_uuid: Name
     power_draw_w: Watts
     power_limit_w: Watts
     temperature_c: float | None = None
+    sm_clock_mhz: float | None = None
+    clock_reasons: Annotated[list[Name], Meta(max_length=32)] | None = None
 
 
 class EngineStatus(Struct, frozen=True, kw_only=True):
     """An engine at the last tick; rates over the last five seconds.
 
     ``requests_deferred`` may wait and do; ``tokens_deferred`` is their estimated output.
+    ``sm_clock_limit_mhz`` is the SM clock that the GPUs shall be held to; None leaves it free.
     """
 
     engine: Name
@@ -185,13 +191,16 @@ class EngineStatus(Struct, frozen=True, kw_only=True):
     reason: str
     requests_deferred: Count = 0
     tokens_deferred: Amount = 0.0
+    sm_clock_limit_mhz: float | None = None
 
 
 class NodeStatus(Struct, frozen=True, kw_only=True):
     """The node now; sent every second, also as its sign of life.
 
     ``mode`` is ``following`` (its schedule), ``safe`` (no schedule holds), or ``observing``
-    (dry run: nothing is written).
+    (dry run: nothing is written). ``node_power_source`` names the meter or model that
+    ``node_power_w`` comes from. A node with ``takes_grants`` obeys live grants;
+    ``grant_epoch, grant_sequence`` name the newest that it has on disk, ``0, 0`` none.
     """
 
     protocol_version: int = PROTOCOL_VERSION
@@ -205,6 +214,29 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     tick_lag_ms: float
     engines: list[EngineStatus]
     gpus: list[GpuStatus]
+    node_power_source: Annotated[str, Meta(max_length=200)] = ""
+    takes_grants: bool = False
+    grant_epoch: Count = 0
+    grant_sequence: Count = 0
+
+
+class PowerGrant(Struct, frozen=True, kw_only=True):
+    """What the node may draw for ``lease_s``, counted from when it sent the status.
+
+    See ``core.grant.Grant``, which this carries.
+    """
+
+    epoch: Count
+    sequence: Count
+    power_w: Watts
+    lease_s: Annotated[float, Meta(gt=0, le=3600)]
+
+
+class StatusReply(Struct, frozen=True, kw_only=True):
+    """Answers a status. Without a grant the node keeps to what it has."""
+
+    protocol_version: int = PROTOCOL_VERSION
+    grant: PowerGrant | None = None
 
 
 M = TypeVar("M", bound=Struct)
@@ -225,6 +257,9 @@ def decode(payload: bytes, kind: type[M]) -> M:
         message = msgspec.json.decode(payload, type=kind)
     except RecursionError as error:
         raise InvalidValue(kind.__name__, "...", "must not be nested so deeply") from error
+    except UnicodeDecodeError as error:
+        text = payload[:80].decode("utf-8", "replace")
+        raise InvalidValue(kind.__name__, text, "must be UTF-8") from error
     except msgspec.DecodeError as error:
         text = str(error)
         bound, _, path = text.partition(" - at `")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pals_grid.core.errors import InvalidValue
-from pals_grid.core.intervals import Interval, floor_to, parse_instant, slots
+from pals_grid.core.intervals import Interval, floor_to, format_minute, parse_instant, slots
 
 NINE = datetime(2026, 3, 29, 9, tzinfo=UTC)
 INSTANTS = st.datetimes(
@@ -69,3 +69,8 @@ def test_slots_cover_without_gap_and_start_on_the_grid(
     assert all(a.end_at == b.start_at for a, b in pairwise(cut))
     assert all(floor_to(slot.start_at, step) == slot.start_at for slot in cut[1:])
     assert all(slot.duration_s <= step_s for slot in cut)
+
+
+def test_an_instant_is_written_in_utc_to_the_minute() -> None:
+    at = datetime(2026, 3, 29, 1, 30, 59, tzinfo=timezone(timedelta(hours=2)))
+    assert format_minute(at) == "2026-03-28T23:30Z"

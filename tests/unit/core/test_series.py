@@ -8,7 +8,15 @@ import pytest
 
 from pals_grid.core.errors import InvalidValue
 from pals_grid.core.intervals import Interval
-from pals_grid.core.series import Observation, ValueKind, coverage_ratio, mean_over, merge_kinds
+from pals_grid.core.series import (
+    Observation,
+    ValueKind,
+    coverage_ratio,
+    last_of_kind,
+    mean_over,
+    merge_kinds,
+    touching,
+)
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -56,3 +64,19 @@ def test_coverage_is_the_share_of_time() -> None:
     day = Interval(NOON, NOON + 4 * HOUR)
     assert coverage_ratio([observe(0, 1.0), observe(3, 1.0), observe(7, 1.0)], day) == 0.5
     assert coverage_ratio([], day) == 0
+
+
+def test_what_only_meets_a_window_does_not_touch_it() -> None:
+    items = [observe(hour, float(hour)) for hour in (3, 0, 1, 2)]
+    window = Interval(NOON + HOUR, NOON + HOUR * 2.5)
+    assert [item.value for item in touching(items, window)] == [1.0, 2.0]
+
+
+def test_of_each_kind_the_last_value_stays() -> None:
+    items = [
+        observe(1, 1.0),
+        observe(0, 2.0, known_hour=2),
+        observe(0, 3.0, known_hour=1),
+        observe(0, 4.0, ValueKind.MEASURED),
+    ]
+    assert [item.value for item in last_of_kind(items)] == [3.0, 4.0, 1.0]

@@ -255,3 +255,8 @@ def test_no_number_that_json_cannot_hold_is_accepted() -> None:
 def test_a_new_optional_field_of_a_newer_writer_is_ignored() -> None:
     document = json.loads(encode(SCHEDULE)) | {"colour": "green"}
     assert decode(json.dumps(document).encode(), EnvelopeSchedule) == SCHEDULE
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(InvalidValue, match="UTF-8"):
+        decode(b'{"name": "\xff"}', RegisterRequest)
