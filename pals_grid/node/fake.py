@@ -6,14 +6,17 @@ No physics: what a GPU draws is set by the test. ``pals_grid.sim`` has the physi
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING
 
 from pals_grid.core.commands import ActuationResult, Outcome
 from pals_grid.core.errors import DeviceLost
-from pals_grid.core.ports import EngineSample, GpuSample, PowerLimitRange
+from pals_grid.core.ports import ClockRange, EngineSample, GpuSample, PowerLimitRange
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pals_grid.core.ports import ClockReason
 
 
 class FakeGpu:
@@ -39,6 +42,9 @@ class FakeGpu:
         self.energy_j = 0.0
         self.lost = False
         self.refuses = False
+        self.temperature_c = 50.0
+        self.sm_clock_mhz = 1410.0
+        self.clock_reasons: ClockReason | None = None
         self.writes: list[float] = []
 
     @property
@@ -67,7 +73,7 @@ class FakeGpu:
     def limit_w(self, value: float) -> None:
         self._limit_w = value
         if self._path is not None:
-            self._path.write_text(repr(value))
+            _replace_text(self._path, repr(value))
 
     def run(self, seconds: float) -> None:
         """Let time pass: the energy counter rises."""
@@ -78,7 +84,15 @@ class FakeGpu:
         if self.lost:
             raise DeviceLost(f"{self._uuid} fell off the bus")
         limit_w = self.limit_w
-        return GpuSample(min(self.demand_w, limit_w), self.energy_j, limit_w, 50.0, 1410.0)
+        draw_w = min(self.demand_w, limit_w)
+        return GpuSample(
+            draw_w,
+            self.energy_j,
+            limit_w,
+            self.temperature_c,
+            self.sm_clock_mhz,
+            self.clock_reasons,
+        )
 
     def apply_power_limit(self, power_limit_w: float) -> ActuationResult:
         """Write, or refuse when ``refuses``."""
@@ -88,6 +102,62 @@ class FakeGpu:
         self.limit_w = min(max(power_limit_w, self._range.min_w), self._range.max_w)
         outcome = Outcome.APPLIED if self.limit_w == power_limit_w else Outcome.CLAMPED
         return ActuationResult(outcome, power_limit_w, self.limit_w)
+
+
+def _replace_text(path: Path, text: str) -> None:
+    """Write all or nothing: its writer may be killed."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+class FakeClockGpu(FakeGpu):
+    """A FakeGpu whose SM clock can be locked, from 210 to 1410 MHz; ``clock_writes`` lists how.
+
+    Its clock is at 1410 MHz, or at the lock. With a ``path`` the lock lives beside it, ``.clock``.
+    """
+
+    clock_refuses = False
+
+    def __init__(self, uuid: str = "GPU-fake-0", *, path: Path | None = None) -> None:
+        super().__init__(uuid, path=path)
+        self._lock_path = path.with_suffix(".clock") if path is not None else None
+        self._lock_mhz: float | None = None
+        self.clock_writes: list[float | None] = []
+
+    @property
+    def clock_range(self) -> ClockRange:
+        """Clocks that are accepted."""
+        return ClockRange(210.0, 1410.0)
+
+    @property
+    def lock_mhz(self) -> float | None:
+        """The lock in force; set it to play another program that changes it."""
+        if self._lock_path is not None and self._lock_path.exists():
+            return float(self._lock_path.read_text())
+        return self._lock_mhz
+
+    @lock_mhz.setter
+    def lock_mhz(self, value: float | None) -> None:
+        self._lock_mhz = value
+        self.sm_clock_mhz = self.clock_range.max_mhz if value is None else value
+        if self._lock_path is not None:
+            if value is None:
+                self._lock_path.unlink(missing_ok=True)
+            else:
+                _replace_text(self._lock_path, repr(value))
+
+    def apply_clock_limit(self, sm_clock_mhz: float | None) -> ActuationResult:
+        """Lock or release, or refuse when ``clock_refuses``."""
+        self.clock_writes.append(sm_clock_mhz)
+        bounds = self.clock_range
+        asked = bounds.max_mhz if sm_clock_mhz is None else sm_clock_mhz
+        if self.clock_refuses or self.lost or not math.isfinite(asked):
+            return ActuationResult(Outcome.REFUSED, asked, None, "refused")
+        held = min(max(asked, bounds.min_mhz), bounds.max_mhz)
+        self.lock_mhz = None if sm_clock_mhz is None else held
+        outcome = Outcome.APPLIED if held == asked else Outcome.CLAMPED
+        return ActuationResult(outcome, asked, held)
 
 
 class FakeEngine:

@@ -18,7 +18,8 @@ class EngineUnit:
     """One engine and the GPUs that it runs on.
 
     Without a ``table`` the unit is only observed: its power counts, its limits stay as they are.
-    ``origin`` says how its energy is known.
+    ``origin`` says how its energy is known. ``max_loss_ratio`` is the unit's priority tier: the
+    part of its throughput target that it may lose while the budget is short (0, 0.1, 0.25, 0.5).
     """
 
     name: str
@@ -26,6 +27,7 @@ class EngineUnit:
     gpus: tuple[Gpu, ...]
     table: FrontierTable | None = None
     origin: Origin = Origin.MEASURED
+    max_loss_ratio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import logging
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from pals_grid.core.budget import Reason
 from pals_grid.core.errors import InvalidValue
 from pals_grid.node.files import keep_aside, write_durably
 from pals_grid.node.report import ActiveEnvelope
@@ -14,6 +15,8 @@ from pals_grid.wire.messages import EnvelopeSchedule, decode, encode
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
+
+    from pals_grid.wire.messages import EnvelopeInterval
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ class Lease:
     def __init__(self, path: Path | None, safe_power_w: float) -> None:
         self._path = path
         self._safe_power_w = safe_power_w
-        self._ordered: _Ordered | None = None
+        self._ordered: OrderedSchedule | None = None
         if path is not None and path.exists():
             self._ordered = _load(path)
 
@@ -38,9 +41,27 @@ class Lease:
         ordered = self._ordered
         return ordered.schedule.version if ordered else 0
 
+    @property
+    def schedule(self) -> EnvelopeSchedule | None:
+        """The schedule held, its intervals as they came; None without one."""
+        ordered = self._ordered
+        return ordered.schedule if ordered else None
+
+    @property
+    def ordered(self) -> OrderedSchedule | None:
+        """The schedule ready for look-up; another object whenever one was stored."""
+        return self._ordered
+
+    def is_binding_at(self, now: datetime) -> bool:
+        """Whether the site's own limit binds at ``now``: an event, or the grid connection."""
+        schedule = self.schedule
+        return schedule is not None and any(
+            is_binding(item) and item.start_at <= now < item.end_at for item in schedule.intervals
+        )
+
     def store(self, schedule: EnvelopeSchedule) -> None:
         """Hold this schedule from now on. It counts at once, even where the disk fails."""
-        self._ordered = _Ordered(schedule)
+        self._ordered = OrderedSchedule(schedule)
         if self._path is not None:
             write_durably(self._path, encode(schedule))
 
@@ -52,7 +73,15 @@ class Lease:
         return ordered.envelope_at(now)
 
 
-class _Ordered:
+def is_binding(interval: EnvelopeInterval) -> bool:
+    """Whether an interval's limit comes from an event or the grid connection, not from costs."""
+    return interval.event_id is not None or interval.reason in {
+        Reason.EVENT,
+        Reason.GRID_CONNECTION,
+    }
+
+
+class OrderedSchedule:
     """A schedule ready for look-up by time."""
 
     def __init__(self, schedule: EnvelopeSchedule) -> None:
@@ -61,6 +90,7 @@ class _Ordered:
         self._starts = [item.start_at for item in self._intervals]
 
     def envelope_at(self, now: datetime) -> ActiveEnvelope:
+        """What it allows at ``now``, its safe limit where no interval holds."""
         index = bisect_right(self._starts, now) - 1
         if index < 0 or now >= self._intervals[index].end_at:
             return ActiveEnvelope(self.schedule.version, 0.0, self.schedule.safe_power_w, 0.0, None)
@@ -74,9 +104,9 @@ class _Ordered:
         )
 
 
-def _load(path: Path) -> _Ordered | None:
+def _load(path: Path) -> OrderedSchedule | None:
     try:
-        return _Ordered(decode(path.read_bytes(), EnvelopeSchedule))
+        return OrderedSchedule(decode(path.read_bytes(), EnvelopeSchedule))
     except InvalidValue as error:
         aside = keep_aside(path)
         log.error("the schedule in %s cannot be read (%s); kept as %s", path, error, aside)  # noqa: TRY400 - the message says it all

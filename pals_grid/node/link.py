@@ -11,6 +11,7 @@ from pals_grid.core.errors import InvalidValue, LinkRejected, LinkUnavailable
 from pals_grid.wire.messages import (
     EnvelopeSchedule,
     RegisterReply,
+    StatusReply,
     TelemetryAck,
     decode,
     encode,
@@ -50,8 +51,8 @@ class ServiceLink(Protocol):
         """Deliver a batch; sending it again changes nothing."""
         ...
 
-    def send_status(self, status: NodeStatus) -> None:
-        """Show the node's state now."""
+    def send_status(self, status: NodeStatus) -> StatusReply:
+        """Show the node's state now; a grant in the answer counts from before this call."""
         ...
 
 
@@ -94,9 +95,10 @@ class HttpLink:
         """POST a batch."""
         return _read(self._post_as_node("telemetry", batch), TelemetryAck)
 
-    def send_status(self, status: NodeStatus) -> None:
-        """POST the status."""
-        self._post_as_node("status", status)
+    def send_status(self, status: NodeStatus) -> StatusReply:
+        """POST the status; a service from before live grants answers nothing."""
+        response = self._post_as_node("status", status)
+        return _read(response, StatusReply) if response.content else StatusReply()
 
     def _post_as_node(self, what: str, message: Struct) -> requests.Response:
         known = self._known()

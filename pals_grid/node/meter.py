@@ -62,7 +62,9 @@ class RowMeter:
                 for gpu in tick.gpus:
                     if gpu.sample is not None:
                         energy_j, _ = energies[gpu.uuid]
-                        total = row.gpus.setdefault(gpu.uuid, GpuSum(gpu.uuid))
+                        total = row.gpus.get(gpu.uuid)
+                        if total is None:
+                            total = row.gpus[gpu.uuid] = GpuSum(gpu.uuid)
                         total.add_piece(gpu.sample, energy_j, ratio, dt_s)
         for tick in report.engines:
             row = self._row_at(at)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from pals_grid.powermodel.overhead import NodeOverhead
 
 
+LINEAR = "linear model"
+
+
 class LinearNodeMeter:
     """``base_w`` plus a share of GPU power for fans and conversion (powermodel.overhead)."""
 
@@ -19,4 +22,4 @@ class LinearNodeMeter:
 
     def observe_node_power(self, gpu_power_w: float) -> NodePower:
         """Power of the whole node in watts."""
-        return NodePower(self._overhead.node_power_w(gpu_power_w), Origin.MODELLED)
+        return NodePower(self._overhead.node_power_w(gpu_power_w), Origin.MODELLED, LINEAR)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from msgspec import Struct
 
-if TYPE_CHECKING:
-    from pals_grid.core.ports import EngineSample, GpuSample
+from pals_grid.core.ports import EngineSample, GpuSample
 
 
-@dataclass(frozen=True, slots=True)
-class UnitObservation:
+class UnitObservation(Struct, frozen=True):
     """Samples of a unit's GPUs, in their order, and of its engine; None where none came."""
 
     gpus: tuple[GpuSample | None, ...]
@@ -19,14 +16,14 @@ class UnitObservation:
     @property
     def power_draw_w(self) -> float:
         """Draw of the GPUs that answered."""
-        return sum(gpu.power_draw_w for gpu in self.gpus if gpu is not None)
+        return sum([gpu.power_draw_w for gpu in self.gpus if gpu is not None])
 
     @property
     def power_limit_w(self) -> float:
         """Limits of the GPUs that answered, summed."""
-        return sum(gpu.power_limit_w for gpu in self.gpus if gpu is not None)
+        return sum([gpu.power_limit_w for gpu in self.gpus if gpu is not None])
 
     @property
     def gpus_seen(self) -> int:
         """How many GPUs answered."""
-        return sum(gpu is not None for gpu in self.gpus)
+        return len(self.gpus) - self.gpus.count(None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from pals_grid.core.fleet import Origin
 from pals_grid.wire.messages import EngineRow, GpuRow
 
@@ -26,8 +28,7 @@ class Rows:
         return bool(self.engine_rows or self.gpu_rows)
 
 
-@dataclass(frozen=True, slots=True)
-class EngineAmounts:
+class EngineAmounts(Struct, frozen=True):
     """What one engine used and did between two ticks; energies in joules at the boundary named.
 
     ``estimated`` says that a part of the GPU energy is power times time, not a counter's.
@@ -95,6 +96,8 @@ class EngineSum:
             self.idle_energy_j += ratio * amounts.node_energy_j
         if amounts.estimated and self.origin is Origin.MEASURED:
             self.origin = Origin.MODELLED
+        if self.node_origin is Origin.MEASURED:  # a sum carries the weakest label of its parts
+            self.node_origin = report.node_power.origin
 
     def add_tick(self, tick: EngineTick, report: TickReport, amounts: EngineAmounts) -> None:
         """Add what belongs to the tick's own instant: counts, the maximum, the batch size."""

@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 from pals_grid.wire.messages import EngineStatus, GpuStatus, NodeStatus
 
 if TYPE_CHECKING:
+    from pals_grid.core.ports import GpuSample
     from pals_grid.node.report import EngineTick, TickReport
 
 WINDOW_S = 5.0
 
 
 class StatusBoard:
-    """Keeps the last ticks. ``add`` and ``status`` belong to one thread."""
+    """Keeps the last ticks. ``add`` and ``status`` belong to one thread.
 
-    def __init__(self) -> None:
+    A grant is acknowledged once a tick has carried it out: the helper was told of it, too.
+    """
+
+    def __init__(self, *, takes_grants: bool = False) -> None:
+        self._takes_grants = takes_grants
         self._recent: deque[TickReport] = deque()
 
     def add(self, report: TickReport) -> NodeStatus:
@@ -24,6 +29,7 @@ class StatusBoard:
         self._recent.append(report)
         while report.monotonic_s - self._recent[0].monotonic_s > WINDOW_S:
             self._recent.popleft()
+        epoch, sequence = report.obeyed.key if report.obeyed is not None else (0, 0)
         return NodeStatus(
             at=report.at,
             mode=report.mode.value,
@@ -40,11 +46,17 @@ class StatusBoard:
                     power_draw_w=gpu.sample.power_draw_w,
                     power_limit_w=gpu.sample.power_limit_w,
                     temperature_c=gpu.sample.temperature_c,
+                    sm_clock_mhz=gpu.sample.sm_clock_mhz,
+                    clock_reasons=_clock_reasons(gpu.sample),
                 )
                 for tick in report.engines
                 for gpu in tick.gpus
                 if gpu.sample is not None
             ],
+            node_power_source=report.node_power.source,
+            takes_grants=self._takes_grants,
+            grant_epoch=epoch,
+            grant_sequence=sequence,
         )
 
     def _engine(self, index: int, tick: EngineTick) -> EngineStatus:
@@ -65,6 +77,7 @@ class StatusBoard:
             reason=_reason(tick),
             requests_deferred=sample.requests_deferred if sample else 0,
             tokens_deferred=tick.tokens_deferred,
+            sm_clock_limit_mhz=tick.command.sm_clock_mhz if tick.command is not None else None,
         )
 
 
@@ -79,6 +92,10 @@ def _since(first: EngineTick, last: EngineTick) -> tuple[float, float]:
         if then.sample is not None and now.sample is not None
     )
     return max(0.0, tokens), max(0.0, energy_j)
+
+
+def _clock_reasons(sample: GpuSample) -> list[str] | None:
+    return None if sample.clock_reasons is None else list(sample.clock_reasons.labels)
 
 
 def _reason(tick: EngineTick) -> str:

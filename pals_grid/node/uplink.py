@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 from pals_grid.core.errors import InvalidValue, LinkError, LinkRejected
 from pals_grid.core.site import Slo
+from pals_grid.node.grants import read_grant
 from pals_grid.node.link import MessageRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pals_grid.node.grants import LiveGrants
     from pals_grid.node.lease import Lease
     from pals_grid.node.link import ServiceLink
     from pals_grid.node.spool import Spool
@@ -36,7 +38,7 @@ class Uplink:
     """Everything that a running node exchanges with its service.
 
     ``request`` introduces the node; ``describe`` makes another one for the site's objectives,
-    which are known only after a first registration.
+    which are known only after a first registration. Without ``grants`` none is taken.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Uplink:
         on_slo: Callable[[Slo], None],
         *,
         describe: Callable[[Slo], RegisterRequest] | None = None,
+        grants: LiveGrants | None = None,
     ) -> None:
         self._link = link
         self._request = request
@@ -55,6 +58,7 @@ class Uplink:
         self._spool = spool
         self._on_slo = on_slo
         self._describe = describe
+        self._grants = grants
         self._described_for: Slo | None = None
         self._stop = threading.Event()
         self._registered = threading.Event()
@@ -194,12 +198,15 @@ class Uplink:
             status, self._status = self._status, None
             if status is None:
                 continue
+            asked_s = time.monotonic()
             try:
-                self._link.send_status(status)
+                reply = self._link.send_status(status)
             except LinkError as error:
                 self._stop.wait(patience.failed(error))
-            else:
-                patience.succeeded()
+                continue
+            patience.succeeded()
+            if reply.grant is not None and self._grants is not None:
+                self._grants.take(read_grant(reply.grant), asked_s)
 
 
 class _Patience:

@@ -4,7 +4,10 @@ Names as of 0.12 to 0.33, older ones second. vLLM counts latencies in buckets, n
 
 * a TTFT miss is a first token slower than the bucket bound nearest to the objective;
 * an ITL miss is estimated: the share of token gaps slower than the nearest bound, times the
-  requests that finished since the last look.
+  requests that finished since the last look;
+* p99 latencies are interpolated in the buckets of the last 10 s, so they are as exact as those.
+
+It tells neither the batch size nor how many prompt tokens wait.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import requests
 from pals_grid.core.commands import ActuationResult, Outcome
 from pals_grid.core.errors import DeviceLost
 from pals_grid.core.ports import EngineSample
+from pals_grid.node.vllm.quantile import BucketWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,6 +38,8 @@ _WAITING = ("vllm:num_requests_waiting",)
 _TOKENS_IN = ("vllm:prompt_tokens_total",)
 _TOKENS_OUT = ("vllm:generation_tokens_total",)
 _FINISHED = ("vllm:e2e_request_latency_seconds_count",)
+_PREFILLS = "vllm:request_prefill_time_seconds_count"
+_PREFILL_S = "vllm:request_prefill_time_seconds_sum"
 _TTFT = ("vllm:time_to_first_token_seconds",)
 _ITL = ("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds")
 
@@ -70,16 +76,21 @@ class Metrics:
                 return self._values[name]
         raise DeviceLost(f"no metric {' or '.join(names)} in the engine's answer")
 
+    def optional(self, name: str) -> float | None:
+        """Return a value that not every version has."""
+        return self._values.get(name)
+
+    def buckets(self, names: Iterable[str]) -> dict[float, float]:
+        """Return the first of the histograms that is there: observations by upper bound."""
+        return next((self._buckets[name] for name in names if name in self._buckets), {})
+
     def slower(self, names: Iterable[str], bound_s: float) -> tuple[float, float]:
         """Count those slower than the bound nearest to ``bound_s``, and all."""
-        for name in names:
-            buckets = self._buckets.get(name)
-            if buckets:
-                finite = [edge for edge in buckets if math.isfinite(edge)]
-                whole = buckets.get(math.inf, 0.0)
-                edge = min(finite, key=lambda e: abs(e - bound_s), default=math.inf)
-                return whole - buckets.get(edge, whole), whole
-        return 0.0, 0.0
+        buckets = self.buckets(names)
+        finite = [edge for edge in buckets if math.isfinite(edge)]
+        whole = buckets.get(math.inf, 0.0)
+        edge = min(finite, key=lambda e: abs(e - bound_s), default=math.inf)
+        return whole - buckets.get(edge, whole), whole
 
 
 class VllmMetricsEngine:
@@ -108,6 +119,8 @@ class VllmMetricsEngine:
         self._stop = threading.Event()
         self._itl_before: tuple[float, float, float] | None = None
         self._itl_misses = 0.0
+        self._ttft = BucketWindow()
+        self._itl = BucketWindow()
 
     @property
     def model(self) -> str:
@@ -158,6 +171,10 @@ class VllmMetricsEngine:
     def _sample(self, metrics: Metrics) -> EngineSample:
         finished = metrics.value(_FINISHED)
         ttft_slow, _ = metrics.slower(_TTFT, self._slo.ttft_s)
+        now_s = self._monotonic_s()
+        self._ttft.add(now_s, metrics.buckets(_TTFT))
+        self._itl.add(now_s, metrics.buckets(_ITL))
+        prefills = metrics.optional(_PREFILLS)
         return EngineSample(
             requests_running=int(metrics.value(_RUNNING)),
             requests_waiting=int(metrics.value(_WAITING)),
@@ -167,6 +184,10 @@ class VllmMetricsEngine:
             ttft_misses_total=int(ttft_slow),
             itl_misses_total=self._count_itl(metrics, finished),
             max_num_seqs=None,
+            ttft_p99_s=self._ttft.quantile(0.99),
+            itl_p99_s=self._itl.quantile(0.99),
+            prefills_total=None if prefills is None else int(prefills),
+            prefill_s_total=metrics.optional(_PREFILL_S),
         )
 
     def _count_itl(self, metrics: Metrics, finished: float) -> int:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pals_grid.core.budget import Reason
+from pals_grid.core.commands import NodeCommand
 from pals_grid.core.fleet import FrontierTable, OperatingPoint, Origin
 from pals_grid.core.site import Slo
+from pals_grid.node.decision import Decision
 from pals_grid.node.fake import FakeEngine, FakeGpu
 from pals_grid.node.hardware import EngineUnit, NodeHardware
 from pals_grid.node.lease import Lease
@@ -21,10 +23,13 @@ from pals_grid.powermodel.overhead import NodeOverhead
 from pals_grid.wire.messages import EnvelopeInterval, EnvelopeSchedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pals_grid.node.report import TickReport
+    from pals_grid.core.ports import NodePower
+    from pals_grid.node.observation import UnitObservation
+    from pals_grid.node.report import ActiveEnvelope, TickReport
+    from pals_grid.node.strategy import Strategy
 
 START_AT = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
@@ -111,6 +116,28 @@ class Rig:
         return self.reports[-1]
 
 
+class TargetLaw:
+    """Limit and batch in proportion to the envelope's target, up to 2000 tokens/s an engine."""
+
+    def decide(
+        self,
+        seen: Sequence[UnitObservation],
+        envelope: ActiveEnvelope,
+        node_power: NodePower,
+        dt_s: float,
+    ) -> list[Decision]:
+        del node_power, dt_s
+        share = min(1.0, envelope.target_tokens_per_s / 2000 / len(seen))
+        command = NodeCommand(100 + 300 * share, max(1, int(64 * share)), "in proportion")
+        return [Decision(2000 * share, None if view.engine is None else command) for view in seen]
+
+    def set_slo(self, slo: Slo) -> None:
+        pass
+
+    def hold_batch(self, index: int, max_num_seqs: int | None, *, refused: bool) -> None:
+        pass
+
+
 def make_rig(
     *,
     engines: int = 1,
@@ -118,7 +145,9 @@ def make_rig(
     tokens: float = 0.0,
     dry_run: bool = False,
     restore_path: Path | None = None,
+    strategy: Strategy | None = None,
 ) -> Rig:
+    """Under the default strategy unless told otherwise."""
     clock = StepClock()
     overhead = NodeOverhead(100.0, 0.1)
     served = [FakeEngine() for _ in range(engines)]
@@ -131,7 +160,7 @@ def make_rig(
     lease = Lease(None, 900.0)
     lease.store(make_schedule(*envelope_w, tokens=tokens))
     restore = RestoreFile(restore_path)
-    loop = ControlLoop(hardware, lease, clock, Slo(), restore, dry_run=dry_run)
+    loop = ControlLoop(hardware, lease, clock, Slo(), restore, dry_run=dry_run, strategy=strategy)
     return Rig(clock, gpus, served, hardware, lease, restore, loop)
 
 

@@ -15,12 +15,16 @@ from pals_grid.node.link import HttpLink, MessageRefused
 from pals_grid.wire.messages import (
     CurvePoint,
     EnvelopeSchedule,
+    NodeStatus,
+    PowerGrant,
     RegisterReply,
     RegisterRequest,
+    StatusReply,
     TelemetryAck,
     TelemetryBatch,
     encode,
 )
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +40,21 @@ REQUEST = RegisterRequest(
     power_max_w=2,
     curve=[CurvePoint(tokens_per_s=0, power_w=1)],
 )
+STATUS = NodeStatus(
+    at=datetime(2026, 1, 5, tzinfo=UTC),
+    mode="following",
+    envelope_version=3,
+    power_envelope_w=1,
+    node_power_w=1,
+    node_power_origin=Origin.SIMULATED,
+    gpu_power_w=1,
+    tick_lag_ms=0,
+    engines=[],
+    gpus=[],
+    takes_grants=True,
+    grant_epoch=1,
+    grant_sequence=9,
+)
 BATCH = TelemetryBatch(spool_id="s", seq=4, engine_rows=[], gpu_rows=[])
 
 
@@ -48,6 +67,8 @@ class Service:
         self.statuses: dict[str, list[int]] = {}
         self.token = 0
         self.version = 3
+        self.grant: PowerGrant | None = None
+        self.is_old = False
 
     def answer(  # noqa: PLR0911 - one return for each endpoint
         self, method: str, target: str, bearer: str, body: bytes
@@ -79,6 +100,8 @@ class Service:
         if what == "telemetry":
             ack = TelemetryAck(spool_id="s", seq=4, engine_rows_inserted=0, gpu_rows_inserted=0)
             return 200, encode(ack)
+        if what == "status":
+            return (204, b"") if self.is_old else (200, encode(StatusReply(grant=self.grant)))
         return 404, b""
 
 
@@ -114,7 +137,7 @@ def url(service: Service) -> Iterator[str]:
 
 
 def test_the_whole_conversation(url: str, service: Service) -> None:
-    link = HttpLink(url + "/", "enrol")
+    link = HttpLink(url + "/", "enrol", timeout_s=PATIENCE_S)
     assert link.register(REQUEST).node_id == 7
     schedule = link.fetch_schedule(0, 12.5)
     assert schedule is not None
@@ -130,10 +153,57 @@ def test_the_whole_conversation(url: str, service: Service) -> None:
     assert service.bodies[0]["name"] == "n1"
 
 
+def test_a_status_is_answered_with_a_grant_or_none(url: str, service: Service) -> None:
+    link = HttpLink(url, "enrol", timeout_s=PATIENCE_S)
+    link.register(REQUEST)
+    assert link.send_status(STATUS) == StatusReply()
+    service.grant = PowerGrant(epoch=1, sequence=2, power_w=700.0, lease_s=20.0)
+    assert link.send_status(STATUS).grant == service.grant
+    told = service.bodies[-1]
+    assert (told["takes_grants"], told["grant_epoch"], told["grant_sequence"]) == (True, 1, 9)
+
+
+def test_a_service_from_before_grants_answers_a_status_with_nothing(
+    url: str, service: Service
+) -> None:
+    service.is_old = True
+    link = HttpLink(url, "enrol", timeout_s=PATIENCE_S)
+    link.register(REQUEST)
+    assert link.send_status(STATUS) == StatusReply()
+
+
+def test_a_forgotten_node_gets_its_grant_as_well(url: str, service: Service) -> None:
+    link = HttpLink(url, "enrol", timeout_s=PATIENCE_S)
+    link.register(REQUEST)
+    service.token = 5
+    service.grant = PowerGrant(epoch=1, sequence=2, power_w=700.0, lease_s=20.0)
+    assert link.send_status(STATUS).grant == service.grant
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b'{"grant": {"epoch": 1, "sequence": 1, "power_w": -5, "lease_s": 20}}',
+        b'{"grant": {"epoch": 1, "sequence": 1, "power_w": 5, "lease_s": 0}}',
+        b'{"grant": {"epoch": 1, "sequence": 1, "power_w": 5, "lease_s": 1e9}}',
+        b'{"grant": {"epoch": 1, "power_w": 5, "lease_s": 20}}',
+    ],
+)
+def test_an_answer_that_is_no_grant_is_unavailable(
+    url: str, service: Service, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    link = HttpLink(url, "enrol", timeout_s=PATIENCE_S)
+    link.register(REQUEST)
+    monkeypatch.setattr(service, "answer", lambda *_: (200, body))
+    with pytest.raises(LinkUnavailable, match="no StatusReply"):
+        link.send_status(STATUS)
+
+
 def test_a_forgotten_node_registers_again_once_and_fetches_from_the_start(
     url: str, service: Service
 ) -> None:
-    link = HttpLink(url, "enrol")
+    link = HttpLink(url, "enrol", timeout_s=PATIENCE_S)
     link.register(REQUEST)
     service.token = 5  # the service knows another token now
     assert link.fetch_schedule(3, 20.0) is not None
@@ -150,7 +220,7 @@ def test_a_forgotten_node_registers_again_once_and_fetches_from_the_start(
 def test_a_service_that_goes_on_refusing_is_a_rejection(
     url: str, service: Service, status: int
 ) -> None:
-    link = HttpLink(url, "enrol")
+    link = HttpLink(url, "enrol", timeout_s=PATIENCE_S)
     link.register(REQUEST)
     service.statuses["telemetry"] = [status, status]
     with pytest.raises(LinkRejected, match="said so"):
@@ -161,12 +231,12 @@ def test_a_service_that_goes_on_refusing_is_a_rejection(
 def test_a_wrong_enrolment_token_is_a_rejection(url: str, service: Service) -> None:
     service.statuses["register"] = [401]
     with pytest.raises(LinkRejected, match="HTTP 401"):
-        HttpLink(url, "wrong").register(REQUEST)
+        HttpLink(url, "wrong", timeout_s=PATIENCE_S).register(REQUEST)
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_message_that_is_refused_says_so(url: str, service: Service, status: int) -> None:
-    link = HttpLink(url, "enrol")
+    link = HttpLink(url, "enrol", timeout_s=PATIENCE_S)
     link.register(REQUEST)
     service.statuses["telemetry"] = [status]
     with pytest.raises(MessageRefused, match=f"HTTP {status}"):
@@ -175,7 +245,7 @@ def test_a_message_that_is_refused_says_so(url: str, service: Service, status: i
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_trouble_that_passes_is_unavailable(url: str, service: Service, status: int) -> None:
-    link = HttpLink(url, "enrol")
+    link = HttpLink(url, "enrol", timeout_s=PATIENCE_S)
     link.register(REQUEST)
     service.statuses["telemetry"] = [status]
     with pytest.raises(LinkUnavailable, match="said so"):
@@ -184,23 +254,23 @@ def test_trouble_that_passes_is_unavailable(url: str, service: Service, status: 
 
 def test_nobody_there_is_unavailable() -> None:
     with pytest.raises(LinkUnavailable):
-        HttpLink("http://127.0.0.1:9", "enrol", timeout_s=0.5).register(REQUEST)
+        HttpLink("http://127.0.0.1:9", "enrol", timeout_s=PATIENCE_S).register(REQUEST)
 
 
 def test_nothing_is_sent_before_registration(url: str, service: Service) -> None:
     with pytest.raises(LinkUnavailable, match="not registered"):
-        HttpLink(url, "enrol").send_telemetry(BATCH)
+        HttpLink(url, "enrol", timeout_s=PATIENCE_S).send_telemetry(BATCH)
     assert service.asked == []
 
 
 def test_an_answer_from_something_else_is_unavailable(url: str, service: Service) -> None:
     service.statuses["register"] = [200]
     with pytest.raises(LinkUnavailable, match="no RegisterReply"):
-        HttpLink(url, "enrol").register(REQUEST)
+        HttpLink(url, "enrol", timeout_s=PATIENCE_S).register(REQUEST)
 
 
 def test_the_token_is_in_no_message(url: str, service: Service) -> None:
     service.statuses["register"] = [500]
     with pytest.raises(LinkUnavailable) as caught:
-        HttpLink(url, "secret-token").register(REQUEST)
+        HttpLink(url, "secret-token", timeout_s=PATIENCE_S).register(REQUEST)
     assert "secret-token" not in str(caught.value)

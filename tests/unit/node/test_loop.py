@@ -6,22 +6,34 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pals_grid.core.clock import SystemClock
 from pals_grid.core.commands import Outcome
+from pals_grid.core.fleet import Origin
 from pals_grid.core.site import Slo
-from pals_grid.node import controller
-from pals_grid.node.fake import FakeEngine
+from pals_grid.node.fake import FakeEngine, FakeGpu
+from pals_grid.node.hardware import EngineUnit, NodeHardware
+from pals_grid.node.lease import Lease
 from pals_grid.node.loop import ControlLoop
+from pals_grid.node.node_meter import LinearNodeMeter
+from pals_grid.node.null_engine import NullEngine
 from pals_grid.node.report import Mode
+from pals_grid.node.restore import RestoreFile
+from pals_grid.node.strategies.registry import make_strategy
+from pals_grid.node.strategies.unit import CHEAPEST
+from pals_grid.node.unit_io import RESTORE_TRIES
+from pals_grid.powermodel.overhead import NodeOverhead
+from tests.unit.node.conftest import TargetLaw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from pals_grid.core.commands import ActuationResult
     from tests.unit.node.conftest import Rig
 
 
 def test_a_tick_reports_what_it_saw_decided_and_did(rig_of: Callable[..., Rig]) -> None:
-    rig = rig_of(tokens=1200.0)
+    rig = rig_of(tokens=1200.0, strategy=TargetLaw())
     report = rig.run()
     engine = report.engines[0]
     assert report.mode is Mode.FOLLOWING
@@ -36,7 +48,7 @@ def test_a_tick_reports_what_it_saw_decided_and_did(rig_of: Callable[..., Rig]) 
 
 
 def test_nothing_is_written_twice(rig_of: Callable[..., Rig]) -> None:
-    rig = rig_of(tokens=1200.0)
+    rig = rig_of(tokens=1200.0, strategy=TargetLaw())
     rig.run(50, tokens_per_s=950.0)
     assert [len(gpu.writes) for gpu in rig.gpus] == [1, 1]
     assert len(rig.engines[0].writes) == 1
@@ -155,13 +167,41 @@ def test_originals_are_on_disk_before_the_first_write(
 
 
 def test_restore_gives_limits_and_batch_back(rig_of: Callable[..., Rig]) -> None:
-    rig = rig_of(tokens=200.0)
+    rig = rig_of(tokens=200.0, strategy=TargetLaw())
     rig.run(3)
     assert rig.gpus[0].limit_w < 400.0
     assert rig.engines[0].max_num_seqs != 64
     assert rig.loop.restore() == ()
     assert [gpu.limit_w for gpu in rig.gpus] == [400.0, 400.0]
     assert rig.engines[0].max_num_seqs == 64
+
+
+@pytest.mark.parametrize(("silent", "failures"), [(3, 0), (1000, 1)])
+def test_an_engine_in_a_long_step_is_asked_again_at_the_end(
+    rig_of: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, silent: int, failures: int
+) -> None:
+    rig = rig_of(tokens=200.0, strategy=TargetLaw())
+    rig.run(3)
+    engine, asked = rig.engines[0], []
+    apply = engine.apply_max_num_seqs
+
+    def answer_late(max_num_seqs: int) -> ActuationResult:
+        asked.append(max_num_seqs)
+        done = apply(max_num_seqs)
+        return done if len(asked) > silent else replace(done, outcome=Outcome.PARTIAL)
+
+    monkeypatch.setattr(engine, "apply_max_num_seqs", answer_late)
+    assert len(rig.loop.restore()) == failures
+    assert set(asked) == {64}
+    assert len(asked) == min(silent + 1, RESTORE_TRIES)
+
+
+def test_an_engine_that_is_gone_has_no_batch_to_give_back(rig_of: Callable[..., Rig]) -> None:
+    rig = rig_of(tokens=200.0)
+    rig.run(3)
+    rig.engines[0].dead = rig.engines[0].refuses = True
+    assert rig.loop.restore() == ()
+    assert [gpu.limit_w for gpu in rig.gpus] == [400.0, 400.0]
 
 
 def test_a_limit_raised_by_someone_else_is_told_and_written_again(
@@ -206,13 +246,25 @@ def test_an_engine_without_batch_control_is_steered_by_power_alone(
     rig.engines[0].max_num_seqs = 20
     command = rig.run(3).engines[0].command
     assert command is not None
-    assert command.max_num_seqs == 16  # the table's nearest below
+    assert command.max_num_seqs == 20
     assert len(rig.engines[0].writes) == 1
     assert rig.gpus[0].limit_w < 400.0
 
 
+def test_a_batch_that_was_refused_for_a_while_is_free_again_afterwards(
+    rig_of: Callable[..., Rig],
+) -> None:
+    rig = rig_of(tokens=200.0, envelope_w=(2000.0,) * 3)
+    rig.engines[0].refuses = True
+    rig.engines[0].max_num_seqs = 20
+    rig.run(10)
+    rig.engines[0].refuses = False
+    rig.run(120)
+    assert rig.engines[0].max_num_seqs == 64
+
+
 def test_a_restarted_engine_gets_its_batch_again(rig_of: Callable[..., Rig]) -> None:
-    rig = rig_of(tokens=200.0)
+    rig = rig_of(tokens=200.0, strategy=TargetLaw())
     rig.run(2)
     wanted = rig.engines[0].max_num_seqs
     rig.engines[0].max_num_seqs = 64
@@ -228,7 +280,7 @@ def test_a_queue_raises_throughput_at_once(rig_of: Callable[..., Rig]) -> None:
     assert high.target_tokens_per_s > low.target_tokens_per_s
     assert high.command is not None
     assert low.command is not None
-    assert high.command.max_num_seqs > low.command.max_num_seqs
+    assert high.command.power_limit_w == 400.0 > low.command.power_limit_w
 
 
 def test_engines_share_one_envelope(rig_of: Callable[..., Rig]) -> None:
@@ -244,7 +296,7 @@ def test_an_envelope_below_everything_gets_the_lowest_limit(rig_of: Callable[...
     command = rig.run(3).engines[0].command
     assert command is not None
     assert (command.power_limit_w, command.max_num_seqs) == (100.0, 4)
-    assert command.reason.startswith(controller.CHEAPEST)
+    assert command.reason.startswith(CHEAPEST)
 
 
 def test_lag_is_reported_and_ticks_are_skipped(rig_of: Callable[..., Rig]) -> None:
@@ -264,3 +316,21 @@ def test_all_figures_are_finite(rig_of: Callable[..., Rig]) -> None:
         for engine in rig.run(3).engines:
             assert math.isfinite(engine.target_tokens_per_s)
             assert math.isfinite(engine.power_limit_w)
+
+
+@pytest.mark.parametrize("strategy", ["pals-grid", "pals"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_node_of_observed_gpus_alone_ticks(strategy: str, count: int) -> None:
+    gpus = [FakeGpu(f"GPU-{i}") for i in range(count)]
+    units = tuple(EngineUnit(f"gpu-{i}", NullEngine(), (gpu,)) for i, gpu in enumerate(gpus))
+    overhead = NodeOverhead(100.0, 0.1)
+    hardware = NodeHardware("fakes", Origin.SIMULATED, units, LinearNodeMeter(overhead), overhead)
+    law = make_strategy(strategy, units, overhead, Slo())
+    clock = SystemClock()
+    loop = ControlLoop(hardware, Lease(None, 50.0), clock, Slo(), RestoreFile(None), strategy=law)
+    for _ in range(3):
+        report = loop.tick()
+    assert report.gpu_power_w == 300.0 * count
+    assert [tick.command for tick in report.engines] == [None] * count
+    assert [gpu.writes for gpu in gpus] == [[]] * count
+    assert loop.restore() == ()

@@ -25,6 +25,7 @@ def tick(
     draw_w: float = 300.0,
     node_w: float = 500.0,
     engines: int = 1,
+    node_origin: Origin = Origin.MODELLED,
 ) -> TickReport:
     names = [f"e{i}" for i in range(engines)]
     return TickReport(
@@ -34,7 +35,7 @@ def tick(
         skipped=0,
         mode=Mode.SAFE,
         envelope=ActiveEnvelope(0, 0.0, 450.0, 0.0, None),
-        node_power=NodePower(node_w, Origin.MODELLED),
+        node_power=NodePower(node_w, node_origin),
         gpu_power_w=draw_w * engines,
         engines=tuple(
             EngineTick(
@@ -162,3 +163,11 @@ def test_engines_share_the_node_by_gpu_energy() -> None:
 
 def test_an_agent_that_never_ticked_has_no_rows() -> None:
     assert not RowMeter().flush()
+
+
+def test_a_row_in_which_the_node_meter_fell_silent_is_modelled() -> None:
+    origins = [Origin.MEASURED] * 4 + [Origin.MODELLED] + [Origin.MEASURED] * 5
+    reports = [tick(0.5 * i, 100.0 * i, node_origin=origin) for i, origin in enumerate(origins)]
+    rows, _ = run(reports)
+    found = [row.node_energy_origin for row in rows.engine_rows]
+    assert found == [Origin.MODELLED, Origin.MEASURED]  # the second row saw the meter alone

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pals_grid.core.ports import ClockReason
 from pals_grid.node.status import StatusBoard
 
 if TYPE_CHECKING:
@@ -44,3 +45,16 @@ def test_silent_devices_are_shown_as_such(rig_of: Callable[..., Rig]) -> None:
     status = status_after(rig, 3, 0.0)
     assert status.engines[0].reason == "the engine does not answer"
     assert [gpu.gpu_uuid for gpu in status.gpus] == ["GPU-1"]
+
+
+def test_why_a_clock_is_low_and_where_node_power_comes_from_are_shown(
+    rig_of: Callable[..., Rig],
+) -> None:
+    rig = rig_of()
+    reasons = ClockReason.POWER_LIMIT | ClockReason.THERMAL
+    rig.gpus[0].clock_reasons = reasons
+    status = status_after(rig, 2, 0.0)
+    assert [gpu.clock_reasons for gpu in status.gpus] == [["power_limit", "thermal"], None]
+    assert status.node_power_source == "linear model"
+    rig.gpus[0].clock_reasons = ClockReason(0)
+    assert status_after(rig, 2, 0.0).gpus[0].clock_reasons == []
