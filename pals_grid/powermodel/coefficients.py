@@ -1,159 +1,213 @@
-"""Coefficients per (GPU, model), fitted by this project on published measurements.
+"""Engines of the plant: (GPU, model) with coefficients, and what each rests on.
 
-Sources, all third-party measurements that are quoted, never shipped:
+Sources, all third-party measurements; only fitted figures ship (``data/engines.json``):
 
-- A100: ``moe_summary_tp4.xlsx`` of github.com/mrhankendi/AI_LLM, commit 96d22f4: 4 GPUs, tensor
-  parallelism 4, power limits of 100 to 400 W, synchronous batches of 1 to 64 short prompts with
-  5 output tokens, power by NVML. The fit (least squares of log time and log power with a weak
-  pull to physical start values; 3 shared and 10 own coefficients a model, 5 models) leaves a
-  mean absolute error of 2.4 % in throughput and 2.0 % in power; with one limit left out, the
-  pull's strength chosen on the same scores, 5.6 % and 2.5 %. By left-out limit, throughput:
-  12.5 % at 100 W (extrapolated below the lowest limit seen), 6.7 % at 150 W, 3.3 % and less from
-  250 W up. The sheet's rows at 200 and 300 W were not seen.
-- H100 decode: ``lm-arena-chat`` of github.com/ml-energy/leaderboard, commit 0cd52da (benchmark
-  v3, Apache-2.0): median ITL and mean power against the batch, no power limit.
-- A100 decode at larger batches: github.com/ml-energy/leaderboard-v2, commit c3af7f3 (v2,
-  Apache-2.0): the slope of TPOT with the batch for Mixtral 8x7B.
+- ``moe_summary_tp4`` (github.com/mrhankendi/AI_LLM, commit 96d22f4): 4 GPUs, tensor parallelism
+  4, power limits of 100 to 400 W, synchronous batches of 1 to 64 short prompts with 5 output
+  tokens, power by NVML. Five MoE models. The A100's power law and clock shares come from here.
+- ML.ENERGY's third benchmark (github.com/ml-energy/leaderboard, commit 0cd52da, Apache-2.0):
+  H100 and B200, median ITL and mean power against the batch, no power limit.
 
 Assumed, not measured: the A100 source does not state its prompts' length; 200 tokens are taken
-(a HellaSwag context with four endings), and prefill speed per token scales with that.
-Idle draw, 55 W (A100) and 70 W (H100), is a customary figure for a board with a loaded model.
+(a HellaSwag context with four endings), and prefill speed per token scales with that. Idle draw,
+55 W (A100) and 70 W (H100), is a customary figure for a board with a loaded model.
+``docs/plant.md`` has the errors, in the sample and held out.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pals_grid.core.errors import NotFound
-from pals_grid.core.ports import PowerLimitRange
-from pals_grid.powermodel.physics import DecodeCost, EngineModel, PowerLaw, PrefillCost
-
-_MS = 1e-3
-_PROMPT_TOKENS = 200.0
-
-A100_SXM4 = PowerLaw(
-    idle_w=55.0,
-    static_w=85.89,
-    linear_share=0.4954,
-    exponent=7.076,
-    min_frequency_ratio=210 / 1410,
-    max_clock_mhz=1410.0,
+from pals_grid.powermodel.fitted import packaged_fit
+from pals_grid.powermodel.gpu_kinds import A100_SXM4, B200, H100_SXM5, a100_law, gpu_kind
+from pals_grid.powermodel.physics import (
+    ClockResponse,
+    DecodeCost,
+    DecodeLevel,
+    EngineModel,
+    PrefillCost,
 )
-_A100_LIMITS = PowerLimitRange(100.0, 400.0, 400.0)
-
-#: Response to a limit EXTRAPOLATED: the A100's curve and its static share of the limit.
-H100_SXM5 = PowerLaw(
-    idle_w=70.0,
-    static_w=147.0,
-    linear_share=A100_SXM4.linear_share,
-    exponent=A100_SXM4.exponent,
-    min_frequency_ratio=345 / 1980,
-    max_clock_mhz=1980.0,
+from pals_grid.powermodel.served_engine import (
+    ExpertLayers,
+    across_nodes,
+    decode_levels,
+    engine_from_group,
 )
-_H100_LIMITS = PowerLimitRange(200.0, 700.0, 700.0)
+
+if TYPE_CHECKING:
+    from pals_grid.powermodel.fitted import FittedEngine, FittedPlant, LevelGroup
+
+__all__ = [
+    "A100_SXM4",
+    "B200",
+    "CLOCK_LOCK_ENGINES",
+    "EXPERT_PARALLEL_ENGINES",
+    "H100_SXM5",
+    "PAPER_ENGINES",
+    "PROMPT_TOKENS",
+    "a100_engine",
+    "engine_model",
+    "known_engines",
+]
+
+PROMPT_TOKENS = 200.0
+
+#: Sheet name: (model, seconds that a further sequence adds to a step above batch 64). The slopes
+#: are EXTRAPOLATED: of Qwen3-30B-A3B on two H100 (0.07 ms; about the memory bandwidth of four
+#: A100) for the small ones, of v2's TPOT (an older, slower engine) for Mixtral.
+_A100_MODELS = {
+    "deepseek": ("deepseek-ai/deepseek-moe-16b-base", 0.08e-3),
+    "microsoft": ("microsoft/Phi-3.5-MoE-instruct", 0.16e-3),
+    "mixtral": ("mistralai/Mixtral-8x7B-Instruct-v0.1", 0.25e-3),
+    "olmoe": ("allenai/OLMoE-1B-7B-0924", 0.06e-3),
+    "qwen": ("Qwen/Qwen1.5-MoE-A2.7B", 0.08e-3),
+}
+_BEYOND = (128.0, 256.0, 512.0)
 
 
-def _a100_prefill(fixed_ms: float, cycles_ms: float, dynamic_w: float) -> PrefillCost:
-    """Prefill from the fitted milliseconds per prompt of the source."""
-    return PrefillCost(
-        fixed_s_per_token=fixed_ms * _MS / _PROMPT_TOKENS,
-        cycles_s_per_token=cycles_ms * _MS / _PROMPT_TOKENS,
-        dynamic_w=dynamic_w,
+def a100_engine(fitted: FittedEngine, fit: FittedPlant | None = None) -> EngineModel:
+    """Engine of one model of the A100 table, on 4 GPUs; MEASURED up to batch 64.
+
+    ``fit`` gives the power law, by default the packaged one.
+    """
+    shared = (packaged_fit() if fit is None else fit).a100
+    model, per_seq_s = _A100_MODELS.get(fitted.sheet_name, (fitted.sheet_name, 0.1e-3))
+    kind = gpu_kind("A100")
+    levels = [
+        DecodeLevel(running, step_ms * 1e-3, dynamic_w)
+        for running, step_ms, dynamic_w in zip(
+            fitted.running, fitted.step_ms, fitted.dynamic_w, strict=True
+        )
+    ]
+    last = levels[-1]
+    levels += [
+        DecodeLevel(n, last.step_s + per_seq_s * (n - last.running), last.dynamic_w)
+        for n in _BEYOND
+        if n > last.running
+    ]
+    return EngineModel(
+        gpu_model="A100-SXM4",
+        model=model,
+        gpu_count=4,
+        limit_range=kind.limit_range,
+        power=a100_law(shared),
+        decode=DecodeCost(decode_levels(levels), ClockResponse(fitted.decode_cycles_share)),
+        prefill=PrefillCost(
+            token_s=fitted.prompt_ms * 1e-3 / PROMPT_TOKENS,
+            clock=ClockResponse(fitted.prefill_cycles_share),
+            dynamic_w=fitted.prompt_dynamic_w,
+            saturation_tokens=shared.saturation_tokens,
+        ),
+        basis="measured, limits and batches to 64"
+        if len(fitted.limits_w) > 1
+        else "measured at 400 W; response to a limit predicted from the other models",
     )
 
 
-def _a100_decode(
-    steps_ms: tuple[float, float, float, float],
-    per_seq_ms: float,
-    coverage_per_seq: float,
-    dynamic_w: tuple[float, float],
-) -> DecodeCost:
-    """Decode step: (fixed, weights, fixed cycles, weights cycles) and (base, coverage) watts."""
-    fixed, weights, fixed_cycles, weights_cycles = steps_ms
-    return DecodeCost(
-        fixed_s=fixed * _MS,
-        weights_s=weights * _MS,
-        fixed_s_cycles=fixed_cycles * _MS,
-        weights_s_cycles=weights_cycles * _MS,
-        per_seq_s=per_seq_ms * _MS,
-        coverage_per_seq=coverage_per_seq,
-        dynamic_w=dynamic_w[0],
-        dynamic_coverage_w=dynamic_w[1],
+_LAUNCH_S = 4e-3
+"""Part of a dense decode step on four A100 that does not shrink with more GPUs: launches and two
+all-reduces a layer. The smallest step of the A100 table is 4.3 ms (OLMoE at batch 1)."""
+
+
+def _dense_a100(model: str) -> EngineModel:
+    """MODELLED: a dense model on 4 x A100, scaled from its measured H100 levels.
+
+    A step is ``_LAUNCH_S`` and the rest by aggregate memory bandwidth; the draw above static is
+    the H100's share of its limit. No measurement of these models on four A100 under today's
+    engine is public: v2's rows are from an engine whose GPUs waited for the host.
+    """
+    group = _group("H100", model)
+    here, there = gpu_kind("A100"), gpu_kind("H100")
+    bandwidth = here.memory_bytes_per_s * 4 / (there.memory_bytes_per_s * group.gpu_count)
+    limits = here.limit_range.max_w / there.limit_range.max_w
+    levels = [
+        DecodeLevel(
+            running=running,
+            step_s=_LAUNCH_S + max(step_ms * 1e-3 - _LAUNCH_S, 0.1 * step_ms * 1e-3) / bandwidth,
+            dynamic_w=max(power_w - there.law.static_w, 20.0) * limits,
+        )
+        for running, step_ms, power_w in zip(
+            group.running, group.step_ms, group.power_w, strict=True
+        )
+    ]
+    return EngineModel(
+        gpu_model="A100-SXM4",
+        model=model,
+        gpu_count=4,
+        limit_range=here.limit_range,
+        power=here.law,
+        decode=DecodeCost(decode_levels(levels), here.dense_decode),
+        prefill=PrefillCost(
+            token_s=2e9
+            * group.activated_params_b
+            / (4 * here.peak_flop_per_s * here.compute_ratio),
+            clock=here.prefill,
+            dynamic_w=here.prefill_dynamic_w,
+            saturation_tokens=packaged_fit().a100.saturation_tokens,
+        ),
+        basis="modelled: H100 levels scaled to four A100",
     )
 
 
-MIXTRAL_8X7B_A100 = EngineModel(
-    gpu_model="A100-SXM4",
-    model="mistralai/Mixtral-8x7B-Instruct-v0.1",
-    gpu_count=4,
-    limit_range=_A100_LIMITS,
-    power=A100_SXM4,
-    decode=_a100_decode((2.504, 9.099, 2.758, 5.648), 0.25, 0.4147, (131.4, 59.72)),
-    prefill=_a100_prefill(2.277, 5.753, 438),
-)
-"""Fit 1.9 % throughput, 1.1 % power; left-out limits 6.2 % and 1.2 %.
+def _group(gpu_model: str, model: str, gpu_count: int | None = None) -> LevelGroup:
+    """Return the fitted group of a model, chat before other tasks."""
+    found = [
+        group
+        for group in packaged_fit().groups
+        if group.source == "mlenergy_v3"
+        and group.gpu_model in gpu_model
+        and group.model == model
+        and gpu_count in (None, group.gpu_count)
+    ]
+    if not found:
+        count = "" if gpu_count is None else f"{gpu_count} x "
+        raise NotFound("power model of", f"{model} on {count}{gpu_model}")
+    return max(found, key=lambda group: (group.task == "lm-arena-chat", group.rows))
 
-``per_seq_ms`` is the slope of v2's TPOT from batch 128 to 1005, an older and slower engine: an
-upper bound, EXTRAPOLATED to this one. v2's own draw (115-178 W per GPU) is lower than here, as
-its GPUs waited for the host.
+
+PAPER_ENGINES = (
+    *(a100_engine(fitted) for fitted in packaged_fit().engines),
+    _dense_a100("meta-llama/Llama-3.1-8B-Instruct"),
+    _dense_a100("Qwen/Qwen3-32B"),
+    _dense_a100("meta-llama/Llama-3.1-70B-Instruct"),
+)
+"""The paper's setting: five MoE models (measured table) and three dense ones (modelled), 4 x A100.
+
+The paper does not name its dense models in what is public; these three span its sizes.
 """
 
-DEEPSEEK_MOE_16B_A100 = EngineModel(
-    gpu_model="A100-SXM4",
-    model="deepseek-ai/deepseek-moe-16b-base",
-    gpu_count=4,
-    limit_range=_A100_LIMITS,
-    power=A100_SXM4,
-    decode=_a100_decode((1.802, 10.19, 2.072, 2.206), 0.08, 0.2548, (72.06, 24.67)),
-    prefill=_a100_prefill(0.3749, 2.037, 271.2),
+CLOCK_LOCK_ENGINES = tuple(
+    engine_from_group(_group(gpu, model, count))
+    for gpu, model, count in (
+        ("H100", "Qwen/Qwen3-30B-A3B-Instruct-2507", 2),
+        ("H100", "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", 8),
+        ("B200", "Qwen/Qwen3-30B-A3B-Instruct-2507", 1),
+        ("B200", "Qwen/Qwen3-235B-A22B-Instruct-2507", 8),
+    )
 )
-"""Fit 2.7 % throughput and power; left-out limits 5.6 % and 3.5 %.
+"""MoE decode on H100 and B200: levels MEASURED without a limit, response to a limit or a clock
+lock EXTRAPOLATED (``gpu_kinds``)."""
 
-``per_seq_ms`` EXTRAPOLATED: the slope of Qwen3-30B-A3B on two H100 in v3 (0.07 ms), which have
-about the memory bandwidth of four A100.
-"""
-
-QWEN15_MOE_A100 = EngineModel(
-    gpu_model="A100-SXM4",
-    model="Qwen/Qwen1.5-MoE-A2.7B",
-    gpu_count=4,
-    limit_range=_A100_LIMITS,
-    power=A100_SXM4,
-    decode=_a100_decode((1.265, 6.276, 1.781, 1.926), 0.08, 0.3615, (76.7, 21.76)),
-    prefill=_a100_prefill(0.3793, 1.65, 261.3),
-)
-"""Fit 2.5 % throughput, 2.7 % power; left-out limits 5.1 % and 3.7 %.
-
-``per_seq_ms`` EXTRAPOLATED as DeepSeek's.
-"""
-
-LLAMA_31_70B_H100 = EngineModel(
-    gpu_model="H100",
-    model="meta-llama/Llama-3.1-70B-Instruct",
-    gpu_count=4,
-    limit_range=_H100_LIMITS,
-    power=H100_SXM5,
-    decode=DecodeCost(
-        fixed_s=13.7e-3,
-        weights_s=0.0,
-        fixed_s_cycles=2.4e-3,
-        weights_s_cycles=0.0,
-        per_seq_s=0.0974e-3,
-        coverage_per_seq=0.01049,
-        dynamic_w=268.6,
-        dynamic_coverage_w=174.4,
+EXPERT_PARALLEL_ENGINES = (
+    across_nodes(
+        engine_from_group(_group("H100", "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", 8)),
+        2,
+        ExpertLayers(moe_layers=94, hidden_size=4096, top_k=8),
     ),
-    prefill=PrefillCost(fixed_s_per_token=7.1e-6, cycles_s_per_token=64e-6, dynamic_w=553.0),
 )
-"""Dense. Decode fitted on v3, batches 8 to 383: median ITL 2.5 %, power 1.3 %.
+"""A mixture over two nodes of eight H100; MODELLED, links between nodes ASSUMED."""
 
-EXTRAPOLATED: the share of decode that follows the clock (15 %), all of prefill (2 FLOP per
-parameter and token at half of 4 x 989 TFLOP/s bf16, drawing 700 W), and the response to a limit.
-"""
-
-_ENGINES = (MIXTRAL_8X7B_A100, DEEPSEEK_MOE_16B_A100, QWEN15_MOE_A100, LLAMA_31_70B_H100)
+_ENGINES = (
+    *PAPER_ENGINES,
+    *CLOCK_LOCK_ENGINES,
+    *EXPERT_PARALLEL_ENGINES,
+    engine_from_group(_group("H100", "meta-llama/Llama-3.1-70B-Instruct", 4)),
+)
 
 
 def known_engines() -> tuple[EngineModel, ...]:
-    """Every (GPU, model) that has coefficients."""
+    """Engines that are named here; ``engine_model`` knows every fitted group besides."""
     return _ENGINES
 
 
@@ -167,4 +221,4 @@ def engine_model(gpu_model: str, model: str, gpu_count: int) -> EngineModel:
         same = (engine.model, engine.gpu_count) == (model, gpu_count)
         if same and engine.gpu_model in gpu_model:
             return engine
-    raise NotFound("power model of", f"{model} on {gpu_count} x {gpu_model}")
+    return engine_from_group(_group(gpu_model, model, gpu_count))

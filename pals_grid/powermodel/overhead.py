@@ -36,3 +36,10 @@ class NodeOverhead:
 FOUR_A100 = NodeOverhead(base_w=420.0, per_gpu_w_ratio=0.15)
 """ASSUMED, for a node of four A100: two server CPUs, memory, NICs and fans at 420 W, and 15 %
 on top of GPU power for conversion and fans. Not measured; replace it by a meter."""
+
+EIGHT_H100 = NodeOverhead(base_w=1200.0, per_gpu_w_ratio=0.15)
+"""ASSUMED, for a node of eight H100: two CPUs, memory, eight NICs, switches between the GPUs and
+fans at 1.2 kW, and 15 % on top of GPU power. Not measured; replace it by a meter."""
+
+EIGHT_B200 = NodeOverhead(base_w=1600.0, per_gpu_w_ratio=0.15)
+"""ASSUMED as ``EIGHT_H100``, with 1.6 kW at rest for eight B200."""

@@ -19,4 +19,6 @@ class SimMeter:
 
     def observe_node_power(self, gpu_power_w: float) -> NodePower:
         """Node power for the GPUs' power."""
-        return NodePower(self._overhead.node_power_w(gpu_power_w), Origin.SIMULATED)
+        return NodePower(
+            self._overhead.node_power_w(gpu_power_w), Origin.SIMULATED, "simulated meter"
+        )

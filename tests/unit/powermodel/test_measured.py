@@ -1,57 +1,67 @@
 from __future__ import annotations
 
-import csv
-from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pals_grid.powermodel.coefficients import (
-    DEEPSEEK_MOE_16B_A100,
-    LLAMA_31_70B_H100,
-    MIXTRAL_8X7B_A100,
-    QWEN15_MOE_A100,
-)
-from pals_grid.powermodel.table import operating_point
+import pytest
+
+from pals_grid.core.errors import InvalidValue
+from pals_grid.powermodel import measured
+from pals_grid.powermodel.measured import parameters_b, read_limits, read_v2, read_v3
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_SHEET_NAMES = {
-    "mixtral": MIXTRAL_8X7B_A100,
-    "deepseek": DEEPSEEK_MOE_16B_A100,
-    "qwen": QWEN15_MOE_A100,
-}
+_LIMITS = "model,tp,cap_w,batch,avg_Tokens_per_s,avg_gpu_power\n"
 
 
-def test_the_shipped_coefficients_keep_their_stated_error_on_the_a100_table(
-    shared_data: Path,
-) -> None:
-    speed_errors, power_errors = [], []
-    path = shared_data / "power-perf/pals_author_a100/moe_summary_tp4.csv"
-    with path.open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            engine = _SHEET_NAMES.get(row["model"])
-            if engine is None:
-                continue
-            point = operating_point(engine, float(row["cap_w"]), int(row["batch"]), 200.0, 5.0)
-            speed_errors.append(abs(point.tokens_per_s / float(row["avg_Tokens_per_s"]) - 1))
-            power_errors.append(abs(point.gpu_power_w / 4 / float(row["avg_gpu_power"]) - 1))
-    assert len(speed_errors) >= 90
-    assert fmean(speed_errors) < 0.04
-    assert fmean(power_errors) < 0.03
+def test_the_a100_table_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(_LIMITS + "mixtral,4,250,8,210.4,245.5\n")
+    (row,) = read_limits(path)
+    assert row == ("mixtral", 250.0, 8.0, 210.4, 245.5)
 
 
-def test_dense_decode_keeps_its_stated_error_on_the_h100_rows(shared_data: Path) -> None:
-    step_errors, power_errors = [], []
-    engine = LLAMA_31_70B_H100
-    with (shared_data / "power-perf/mlenergy_v3/llm_mllm_configs.csv").open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            key = (row["task"], row["gpu_model"], row["nickname"], row["num_gpus"])
-            batch = float(row["avg_batch_size"])
-            if key != ("lm-arena-chat", "H100", "Llama 3.1 70B Instruct", "4") or batch > 400:
-                continue
-            mix = engine.phase_mix(batch, 700.0)
-            step_errors.append(abs(mix.decode_step_s * 1e3 / float(row["median_itl_ms"]) - 1))
-            power_errors.append(abs(mix.decode_w * 4 / float(row["avg_power_watts"]) - 1))
-    assert len(step_errors) >= 5
-    assert fmean(step_errors) < 0.04
-    assert fmean(power_errors) < 0.03
+@pytest.mark.parametrize("value", ["", "nan", "-1", "0", "inf", "many"])
+def test_a_value_that_cannot_be_is_refused_with_its_column(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(_LIMITS + f"mixtral,4,250,8,{value},245.5\n")
+    with pytest.raises(InvalidValue, match="avg_Tokens_per_s"):
+        read_limits(path)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(InvalidValue, match="must have the column model"):
+        read_limits(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidValue, match="UTF-8"):
+        read_limits(path)
+
+
+def test_power_of_the_third_benchmark_is_per_gpu(shared_data: Path) -> None:
+    rows = read_v3(shared_data / "power-perf" / measured.V3_TABLE)
+    assert len(rows) > 500
+    assert {row.gpu_model for row in rows} == {"H100", "B200"}
+    assert all(150 < row.power_w < 1000 for row in rows)
+
+
+def test_power_of_the_second_benchmark_is_energy_over_time(shared_data: Path) -> None:
+    rows = read_v2(shared_data / "power-perf" / measured.V2_TABLE)
+    assert all(60 < row.power_w < 700 for row in rows)
+    assert {row.architecture for row in rows} == {"MoE", "Dense Transformer"}
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [
+        ("mistralai/Mixtral-8x7B-Instruct-v0.1", (46.7, 12.9)),
+        ("meta-llama/Meta-Llama-3.1-70B-Instruct", (70.0, 70.0)),
+        ("google/gemma-2-27b-it", (27.0, 27.0)),
+        ("microsoft/Phi-3-medium-4k-instruct", (14.0, 14.0)),
+        ("mistralai/Mistral-Large-Instruct-2407", (123.0, 123.0)),
+        ("someone/unknown", (8.0, 8.0)),
+    ],
+)
+def test_parameters_come_from_a_models_name(model: str, sizes: tuple[float, float]) -> None:
+    assert parameters_b(model) == sizes
