@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import timedelta
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 from pals_grid.core.errors import FeedDataInvalid, FeedError, FeedUnavailable
+from pals_grid.core.ports import PayloadQuantity
 from pals_grid.core.series import Quantity
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ CARBON_UNIT = re.compile(r"gCO2eq/kWh")
 # Far outside what any market or grid has seen: a value beyond is an error of unit or format.
 PRICE_PER_MWH_BOUNDS = (-100_000.0, 100_000.0)
 CARBON_G_PER_KWH_BOUNDS = (0.0, 5_000.0)
+KNOWN_AHEAD_MAX = timedelta(hours=1)
+RESOLUTION = timedelta(microseconds=1)
 
 
 def fetch_guarded(
@@ -32,16 +37,56 @@ def fetch_guarded(
     Raises:
         FeedError: and nothing else, whatever the connector does; no message holds the secret.
     """
-    return _guarded(connector, lambda: connector.fetch(window, context), context.secret)
+
+    def fetch() -> list[Observation]:
+        found = known_by(connector.fetch(window, context), context.fetched_at)
+        return check_observations(found, connector.quantity)
+
+    return _guarded(connector, fetch, context.secret)
 
 
 def parse_guarded(connector: Connector, payload: bytes, known_at: datetime) -> list[Observation]:
     """Parse one payload and check what comes out.
 
+    A connector that reads several kinds of document says which quantity this one holds.
+
     Raises:
         FeedError: and nothing else, whatever the connector does.
     """
-    return _guarded(connector, lambda: connector.parse(payload, known_at), None)
+
+    def produce() -> list[Observation]:
+        found = known_by(connector.parse(payload, known_at), known_at)
+        if isinstance(connector, PayloadQuantity):
+            return check_observations(found, connector.quantity_of(payload))
+        return check_observations(found, connector.quantity)
+
+    return _guarded(connector, produce, None)
+
+
+def known_by(observations: Iterable[Observation], at: datetime) -> list[Observation]:
+    """Values with ``known_at`` no later than ``at``, when they were in our hands.
+
+    A provider whose clock is ahead states publications that are still to come. Stored so they
+    would stand before every revision of the meantime; up to an hour they are taken as known at
+    ``at``.
+
+    Raises:
+        FeedDataInvalid: for a publication more than an hour ahead: its time zone is wrong, and so
+            may be those of the intervals.
+    """
+    found = list(observations)
+    ahead = sorted({item.known_at for item in found if item.known_at >= at})
+    if ahead and ahead[-1] - at > KNOWN_AHEAD_MAX:
+        raise FeedDataInvalid(
+            f"known_at: must be at most an hour after the fetch at {at.isoformat()}, "
+            f"got {ahead[-1].isoformat()}"
+        )
+    # A microsecond apart, so that of several revisions the last stays the last.
+    placed = {stamp: at - RESOLUTION * i for i, stamp in enumerate(reversed(ahead))}
+    return [
+        replace(item, known_at=placed[item.known_at]) if item.known_at in placed else item
+        for item in found
+    ]
 
 
 def check_observations(
@@ -74,7 +119,7 @@ def _guarded(
 ) -> list[Observation]:
     name = type(connector).__name__
     try:
-        return check_observations(produce(), connector.quantity)
+        return produce()
     except FeedError as error:
         raise _without_secret(error, secret) from None
     except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; it ends here
@@ -87,7 +132,7 @@ def _without_secret(error: FeedError, secret: str | None) -> FeedError:
         return error
     message = str(error).replace(secret, "***")
     if isinstance(error, FeedUnavailable):
-        return FeedUnavailable(message, error.retry_after_s)
+        return type(error)(message, error.retry_after_s)
     return type(error)(message)
 
 

@@ -35,3 +35,9 @@ class RecordedHttp:
         if answer is None:
             raise FeedUnavailable(f"nothing is recorded for {url}")
         return HttpResponse(url, 200, {}, answer) if isinstance(answer, bytes) else answer
+
+    def post(
+        self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> HttpResponse:
+        """Return the answer for ``url`` and keep the form as what was asked."""
+        return self.get(url, form, headers)

@@ -10,7 +10,7 @@ from pals_grid.core.errors import ConfigurationError, InvalidValue
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pals_grid.core.ports import Connector, ConnectorOption
+    from pals_grid.core.ports import Connector, ConnectorOption, Pace
 
 GROUP = "pals_grid.connectors"
 
@@ -31,6 +31,11 @@ class ConnectorType(Protocol):
     @property
     def needs_secret(self) -> bool:
         """Whether it works only with a secret."""
+        ...
+
+    @property
+    def pace(self) -> Pace | None:
+        """What its provider allows; None where nobody says."""
         ...
 
     def __call__(self, options: Mapping[str, str]) -> Connector:

@@ -15,7 +15,7 @@ from pals_grid.core.errors import (
     InvalidValue,
 )
 from pals_grid.core.intervals import Interval
-from pals_grid.core.ports import ConnectorOption, FetchContext
+from pals_grid.core.ports import ConnectorOption, FetchContext, Pace, Rhythm
 from pals_grid.core.series import Observation, Quantity, ValueKind
 from pals_grid.feeds.guard import check_observations, fetch_guarded, parse_guarded
 from pals_grid.feeds.recorded import RecordedHttp
@@ -47,6 +47,8 @@ class Gives:
     summary: ClassVar[str] = "for tests"
     needs_secret: ClassVar[bool] = False
     options: ClassVar[tuple[ConnectorOption, ...]] = ()
+    pace: ClassVar[Pace | None] = None
+    rhythm: ClassVar[Rhythm | None] = None
     quantity: Quantity = Quantity.PRICE
 
     def fetch(self, window: Interval, context: FetchContext) -> list[Observation]:
@@ -74,8 +76,23 @@ def test_values_come_ordered_and_once() -> None:
 
 
 def test_revisions_of_one_interval_may_stand_together() -> None:
-    revisions = [value(1, 10, known_h=0), value(1, 11, known_h=1)]
+    revisions = [value(1, 10, known_h=-1), value(1, 11, known_h=0)]
     assert fetch(revisions) == revisions
+
+
+def test_what_is_published_after_its_fetch_is_known_by_then() -> None:
+    """A provider's clock is ahead: its revisions stay in order, and none is known too late."""
+    revisions = [value(1, 10), value(1, 11, known_h=0.5), value(1, 12, known_h=1)]
+    found = fetch(revisions)
+    assert [item.value for item in found] == [10, 11, 12]
+    assert found[-1].known_at == START_AT
+    assert found[0].known_at < found[1].known_at < START_AT
+    assert found[0].known_at > START_AT - timedelta(seconds=1)
+
+
+def test_a_publication_far_in_the_future_is_refused() -> None:
+    with pytest.raises(FeedDataInvalid, match="known_at: must be at most an hour after the fetch"):
+        fetch([value(1), value(2, known_h=2)])
 
 
 @pytest.mark.parametrize(
@@ -166,3 +183,26 @@ def test_what_passes_is_ordered_and_apart_and_what_is_refused_was_not(
     assert not overlapping
     assert set(found) == distinct
     assert all(one.start_at <= other.start_at for one, other in pairwise(found))
+
+
+@dataclass
+class Tells(Gives):
+    """A connector that tells what its payload holds."""
+
+    holds: Quantity = Quantity.AVERAGE_INTENSITY
+
+    def quantity_of(self, payload: bytes) -> Quantity:
+        assert payload == b""
+        return self.holds
+
+
+def test_a_payload_may_hold_another_quantity_than_a_fetch_gives() -> None:
+    carbon = value(1, unit="gCO2eq/kWh")
+    assert parse_guarded(Tells([carbon]), b"", START_AT) == [carbon]
+    with pytest.raises(FeedDataInvalid, match=r"unit: must be <ISO 4217>/MWh"):
+        parse_guarded(Tells([carbon], holds=Quantity.PRICE), b"", START_AT)
+    with pytest.raises(FeedDataInvalid, match=r"unit: must be gCO2eq/kWh"):
+        parse_guarded(Tells([value(1)]), b"", START_AT)
+    context = FetchContext(RecordedHttp({}), START_AT)
+    with pytest.raises(FeedDataInvalid, match=r"unit: must be <ISO 4217>/MWh"):
+        fetch_guarded(Tells([carbon]), WINDOW, context)

@@ -10,7 +10,12 @@ from pals_grid.core.series import Observation, ValueKind
 from pals_grid.feeds.slotting import best_values, slot_means
 
 START_AT = datetime(2025, 3, 1, tzinfo=UTC)
-RANK = {ValueKind.MEASURED: 2, ValueKind.FORECAST: 1, ValueKind.SYNTHETIC: 0}
+RANK = {
+    ValueKind.MEASURED: 3,
+    ValueKind.FORECAST: 2,
+    ValueKind.MODELLED: 1,
+    ValueKind.SYNTHETIC: 0,
+}
 
 
 def at(minutes: float) -> datetime:

@@ -21,7 +21,7 @@ def test_what_holds_now_and_how_much_of_the_day_ahead_is_covered() -> None:
     found = assess(value(-1, 2), value(1, 5))
     assert found.current == found.last_good == value(-1, 2)
     assert (found.age_s, found.stale) == (60.0, False)
-    assert found.coverage_ratio == 6 / 24
+    assert found.coverage_24h_ratio == 6 / 24
 
 
 def test_the_last_good_value_stays_when_nothing_holds_now() -> None:
@@ -35,4 +35,4 @@ def test_without_a_good_answer_for_too_long_it_is_stale() -> None:
     assert assess(ago_s=3601).stale
     never = assess(ago_s=None)
     assert (never.stale, never.age_s, never.current, never.last_good) == (True, None, None, None)
-    assert never.coverage_ratio == 0.0
+    assert never.coverage_24h_ratio == 0.0
