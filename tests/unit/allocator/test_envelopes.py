@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pals_grid.allocator.share import allocate_envelopes
+from pals_grid.allocator.envelopes import allocate_envelopes
 from pals_grid.core.budget import BudgetInterval, Reason
 from pals_grid.core.fleet import NodeCapability, PowerCurve
 from pals_grid.core.intervals import Interval
@@ -112,6 +112,33 @@ def test_the_sum_never_exceeds_the_limit_and_minimums_are_granted_while_they_fit
         assert grant.target_tokens_per_s <= one.curve.tokens_per_s_at(grant.power_max_w) + 1e-6
 
 
+def test_what_an_unreachable_node_may_draw_is_not_given_to_others() -> None:
+    away, here, there = allocate_envelopes(
+        budget(2000.0, 50.0),
+        [node(1, THRIFTY, online=False), node(2, THRIFTY), node(3, THRIFTY)],
+        {1: 900.0},
+    )
+    assert (away.power_max_w, away.target_tokens_per_s) == pytest.approx((900.0, 0.0))
+    assert (here.power_max_w, there.power_max_w) == pytest.approx((550.0, 550.0))
+
+
+@settings(max_examples=300, deadline=None)
+@given(limit_w=st.floats(0, 5e4), nodes=fleets(), data=st.data())
+def test_others_and_what_is_reserved_never_exceed_the_limit(
+    limit_w: float, nodes: list[NodeCapability], data: st.DataObject
+) -> None:
+    reserved = {
+        one.node_id: data.draw(st.floats(0, 2e4)) for one in nodes if data.draw(st.booleans())
+    }
+    grants = allocate_envelopes(budget(limit_w), nodes, reserved)
+    assert [grant.node_id for grant in grants] == [one.node_id for one in nodes]
+    assert math.fsum(grant.power_max_w for grant in grants) <= limit_w
+    others_w = math.fsum(g.power_max_w for g in grants if g.node_id not in reserved)
+    reserved_w = math.fsum(reserved.values())
+    assert others_w + reserved_w <= max(limit_w, reserved_w) + 1e-6
+    assert all(grant.power_max_w >= 0 for grant in grants)
+
+
 @settings(max_examples=100, deadline=None)
 @given(limit_w=st.floats(600, 2000), fleet=st.lists(curves(), min_size=2, max_size=4))
 def test_no_exchange_of_watts_between_two_nodes_gives_more_tokens(
@@ -132,7 +159,7 @@ def test_no_exchange_of_watts_between_two_nodes_gives_more_tokens(
 def test_a_hundred_nodes_over_a_hundred_intervals_take_under_a_second() -> None:
     curve = PowerCurve.lower_hull(500.0, [(100.0 * k, 500.0 + 9 * k * k) for k in range(1, 20)])
     nodes = [NodeCapability(k, str(k), 600.0, 4000.0, curve, k % 7 > 0) for k in range(100)]
-    started_s = time.process_time()
+    started_s = time.thread_time()
     for k in range(100):
         allocate_envelopes(budget(60_000.0 + 2000.0 * k, 1000.0 * k), nodes)
-    assert time.process_time() - started_s < 1.0
+    assert time.thread_time() - started_s < 1.0
