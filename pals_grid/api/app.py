@@ -17,13 +17,17 @@ from pals_grid.api.problems import install_problems
 from pals_grid.api.routes import (
     events,
     feeds,
+    forecasts,
     health,
+    live,
     metrics,
     nodes,
     plans,
     reports,
     sites,
+    tariffs,
     telemetry,
+    what_if,
 )
 from pals_grid.api.wire_schema import describe_wire
 
@@ -34,7 +38,19 @@ if TYPE_CHECKING:
     from pals_grid.store.listen import Notifications
 
 API_PREFIX = "/api/v1"
-RESOURCES = (sites, nodes, feeds, plans, events, telemetry, reports)
+RESOURCES = (
+    sites,
+    live,
+    tariffs,
+    what_if,
+    nodes,
+    feeds,
+    forecasts,
+    plans,
+    events,
+    telemetry,
+    reports,
+)
 
 
 def build_api(

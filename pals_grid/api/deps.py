@@ -20,12 +20,15 @@ PageDep = Annotated[Page, Depends(read_page)]
 MAX_INTERVAL = timedelta(days=366)
 
 
-def _context(request: Request) -> Context:
+# What waits for nothing is asynchronous: each other one takes a thread of its own.
+
+
+async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
 
-def _notifications(request: Request) -> Notifications:
+async def _notifications(request: Request) -> Notifications:
     notifications: Notifications = request.app.state.notifications
     return notifications
 
@@ -63,7 +66,7 @@ def bounded(interval: Interval) -> Interval:
     return interval
 
 
-def read_interval(
+async def read_interval(
     context: ContextDep,
     start_at: Annotated[Instant | None, Query(description="default: 24 h before end_at")] = None,
     end_at: Annotated[Instant | None, Query(description="default: now")] = None,
@@ -76,7 +79,7 @@ def read_interval(
 IntervalDep = Annotated[Interval, Depends(read_interval)]
 
 
-def read_if_match(if_match: Annotated[str | None, Header()] = None) -> int | None:
+async def read_if_match(if_match: Annotated[str | None, Header()] = None) -> int | None:
     """The version that a change was made against, when the caller says so."""
     return version_from(if_match)
 
@@ -86,7 +89,7 @@ IfMatchDep = Annotated[int | None, Depends(read_if_match)]
 _bearer = HTTPBearer(auto_error=False, description="a node's own token, from its registration")
 
 
-def read_token(
+async def read_token(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> str:
     """The bearer token.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -81,6 +82,6 @@ def version_from(if_match: str | None) -> int | None:
     if if_match is None or if_match.strip() == "*":
         return None
     text = if_match.strip()
-    if len(text) < 3 or text[0] != '"' or text[-1] != '"' or not text[1:-1].isdecimal():
+    if not re.fullmatch(r'"[0-9]{1,18}"', text):
         raise InvalidValue("If-Match", if_match[:80], 'must be one version in quotes, like "3"')
     return int(text[1:-1])

@@ -12,10 +12,15 @@ from prometheus_client.registry import Collector
 
 from pals_grid.core.errors import NotFound
 from pals_grid.core.events import EventStatus
+from pals_grid.core.feed import BreakerState
 from pals_grid.core.intervals import Interval, floor_to
+from pals_grid.core.series import Quantity
+from pals_grid.core.substitution import substitute_ratio
 from pals_grid.core.units import J_PER_KWH
-from pals_grid.service import events, feeds, nodes, plans, reports, sites
+from pals_grid.service import events, feeds, nodes, plans, reports, runs, sites
+from pals_grid.service.live.views import load_live, load_live_replicas
 from pals_grid.service.paging import Page
+from pals_grid.service.plans import PLAN_JOB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from pals_grid.service.nodes import NodeView
     from pals_grid.service.paging import Paged
     from pals_grid.service.reports import EnergyReportRow
+    from pals_grid.store.grant_rounds import StoredRound
 
 T = TypeVar("T")
 
@@ -125,7 +131,19 @@ class ServiceCollector(Collector):
             self._add_plan(gauges, slug, now)
             self._add_events(gauges, slug, now)
             self._add_efficiency(gauges, slug, now)
+            last = load_live(self._context, slug).last
+            if last is not None:
+                _add_live(gauges, slug, last)
+        self._add_jobs(gauges)
+        self._add_replicas(gauges)
         return [*self._counted(slugs), *gauges]
+
+    def _add_replicas(self, gauges: _Gauges) -> None:
+        for one in load_live_replicas(self._context):
+            help_text = "Sites whose live grants the replica decides about"
+            gauges.add("pals_grid_live_sites", help_text, one.sites, replica=one.name)
+            help_text = "How long its last pass over them took"
+            gauges.add("pals_grid_live_round_seconds", help_text, one.round_s, replica=one.name)
 
     def _counted(self, slugs: list[str]) -> tuple[Metric, Metric]:
         joules, tokens = self._counters.sums(slugs)
@@ -144,6 +162,20 @@ class ServiceCollector(Collector):
         for labels, value in tokens.items():
             passed.add_metric(list(labels), value)
         return energy, passed
+
+    def _add_jobs(self, gauges: _Gauges) -> None:
+        progress = runs.load_progress(self._context, PLAN_JOB)
+        help_text = "Sites"
+        gauges.add("pals_grid_sites", help_text, progress.sites)
+        help_text = "Sites that have the plan of their present slot"
+        gauges.add("pals_grid_sites_planned", help_text, progress.done)
+        help_text = "How long the site that waits longest has waited for the plan of its slot"
+        gauges.add("pals_grid_plan_lag_seconds", help_text, progress.lag_s)
+        for name, lives, taken in runs.load_replicas(self._context):
+            help_text = "Whether this process of the service takes jobs"
+            gauges.add("pals_grid_replica_up", help_text, lives, replica=name)
+            help_text = "Runs of jobs that it took over the last hour"
+            gauges.add("pals_grid_replica_runs", help_text, taken, replica=name)
 
     def _add_nodes(self, gauges: _Gauges, slug: str) -> None:
         for view in _every(lambda page: nodes.list_nodes(self._context, slug, page)):
@@ -199,6 +231,7 @@ def _add_node(gauges: _Gauges, slug: str, view: NodeView) -> None:
         status.node_power_w,
         **who,
         origin=status.node_power_origin,
+        source=status.node_power_source,
     )
     help_text = "Power that the node may draw now"
     gauges.add("pals_grid_node_power_envelope_watts", help_text, status.power_envelope_w, **who)
@@ -208,6 +241,38 @@ def _add_node(gauges: _Gauges, slug: str, view: NodeView) -> None:
         gauges.add("pals_grid_gpu_power_watts", help_text, gpu.power_draw_w, **labels)
         help_text = "Power limit set on the GPU"
         gauges.add("pals_grid_gpu_power_limit_watts", help_text, gpu.power_limit_w, **labels)
+        for reason in gpu.clock_reasons or ():
+            help_text = "1 while this holds the GPU's clock below its highest"
+            gauges.add(
+                "pals_grid_gpu_clock_reason", help_text, 1, **who, gpu=gpu.gpu_uuid, reason=reason
+            )
+
+
+def _add_live(gauges: _Gauges, slug: str, last: StoredRound) -> None:
+    made = last.record
+    others = {"origin": made.other_load.origin.value, "source": made.other_load.source}
+    found: list[tuple[str, str, float]] = [
+        ("round_age_seconds", "Time since the last live round", last.age_s),
+        (
+            "epoch",
+            "Epoch of the site's live grants; it rises when another replica goes on",
+            last.epoch,
+        ),
+        ("rounds", "Live rounds since the first", last.rounds),
+        ("cuts", "Grants made that lower a node, or prolong one inside its schedule", last.cuts),
+        ("raises", "Grants made that raise a node", last.raises),
+        ("quiet_seconds", "How long nothing is granted yet after a takeover", made.quiet_for_s),
+        ("allowed_watts", "What all nodes may be allowed, whatever was lost", made.allowed_w),
+        ("lent_watts", "What grants give nodes above their schedules", made.lent_w),
+        ("excess_watts", "What nodes may be allowed above the budget", made.excess_w),
+        ("liars", "Nodes that draw more than they can have been granted", len(made.liars)),
+        ("nodes_behind", "Nodes that have not acknowledged the newest plan", made.behind),
+    ]
+    for name, help_text, value in found:
+        gauges.add(f"pals_grid_live_{name}", help_text, value, site=slug)
+    help_text = "Power kept free for what the site draws beside its nodes"
+    power_w = made.other_load.power_w
+    gauges.add("pals_grid_live_other_load_watts", help_text, power_w, site=slug, **others)
 
 
 def _add_feed(gauges: _Gauges, slug: str, view: FeedView) -> None:
@@ -219,11 +284,38 @@ def _add_feed(gauges: _Gauges, slug: str, view: FeedView) -> None:
         gauges.add("pals_grid_feed_age_seconds", help_text, view.age_s, **which)
     help_text = "Share of the next 24 h that has a value"
     gauges.add("pals_grid_feed_coverage_ratio", help_text, view.coverage_24h_ratio, **which)
+    help_text = "Share of the next 48 h that has a value"
+    gauges.add("pals_grid_feed_coverage_48h_ratio", help_text, view.coverage_48h_ratio, **which)
+    help_text = "Whether the feed had no good answer for longer than its stale_after_s"
+    gauges.add("pals_grid_feed_stale", help_text, view.stale, **which)
+    help_text = "Whether the provider's new values are later than its rhythm lets expect"
+    gauges.add("pals_grid_feed_late", help_text, view.late, **which)
+    help_text = "Fetches of the feed that failed in a row"
+    failures = view.health.consecutive_failures
+    gauges.add("pals_grid_feed_failures", help_text, failures, **which)
+    if view.health.credit_left is not None:
+        help_text = "Requests that the provider says are left"
+        gauges.add("pals_grid_feed_credit_left", help_text, view.health.credit_left, **which)
+    if view.health.clock_skew_s is not None:
+        help_text = "How far the provider's clock was ahead of ours"
+        gauges.add(
+            "pals_grid_feed_clock_skew_seconds", help_text, view.health.clock_skew_s, **which
+        )
+    if view.provider is not None:
+        help_text = "Whether the provider is not asked for now, after failures in a row"
+        is_held_back = view.provider.breaker is BreakerState.OPEN
+        gauges.add("pals_grid_feed_held_back", help_text, is_held_back, **which)
 
 
 def _add_plan(gauges: _Gauges, slug: str, plan: Plan, now: datetime) -> None:
     help_text = "Version of the plan in force"
     gauges.add("pals_grid_plan_version", help_text, plan.version, site=slug)
+    for quantity in (Quantity.PRICE, Quantity.AVERAGE_INTENSITY):
+        ratio = substitute_ratio(plan.budget.intervals, quantity, now)
+        if ratio is not None:
+            help_text = "Share of the plan from now on whose signal is a substitute"
+            labels = {"site": slug, "quantity": quantity.value}
+            gauges.add("pals_grid_plan_substitute_ratio", help_text, ratio, **labels)
     for item in plan.budget.intervals:
         if item.interval.contains(now):
             help_text = "Power that the site may draw now"

@@ -43,9 +43,11 @@ KINDS: Mapping[type[errors.PalsGridError], ProblemKind] = {
     errors.NotFound: ProblemKind(404, "not-found", "There is no such thing"),
     errors.Conflict: ProblemKind(409, "conflict", "The state of things forbids this"),
     errors.AccessDenied: ProblemKind(401, "access-denied", "The token is missing or wrong"),
+    errors.Busy: ProblemKind(503, "busy", "Another one is being worked out"),
     errors.ConfigurationError: ProblemKind(500, "configuration", "The service is set up wrongly"),
     errors.FeedError: ProblemKind(502, "feed", "The feed gave no usable values"),
     errors.FeedUnavailable: ProblemKind(502, "feed-unavailable", "The provider does not answer"),
+    errors.FeedHeldBack: ProblemKind(503, "feed-held-back", "The provider is not asked for now"),
     errors.FeedRejected: ProblemKind(422, "feed-rejected", "The provider refused the request"),
     errors.FeedDataInvalid: ProblemKind(502, "feed-data-invalid", "The provider's data are broken"),
     errors.LinkError: ProblemKind(502, "link", "The link to a node failed"),
@@ -83,7 +85,8 @@ def problem(
         body["detail"] = detail
     if errors:
         body["errors"] = list(errors)
-    content = json.dumps(body, ensure_ascii=False).encode()
+    # A lone surrogate in what is quoted becomes JSON's own way to spell it.
+    content = json.dumps(body, ensure_ascii=False).encode(errors="backslashreplace")
     return Response(content, status, dict(headers or {}), media_type=MEDIA_TYPE)
 
 
@@ -107,6 +110,8 @@ def answer_pals_grid_error(_request: Request, error: Exception) -> Response:
         items = [{"field": error.field, "value": shown(error.value), "bound": error.bound}]
     if isinstance(error, errors.AccessDenied):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.Busy):
+        headers["Retry-After"] = f"{RETRY_AFTER_S}"
     if isinstance(error, errors.FeedUnavailable) and error.retry_after_s is not None:
         headers["Retry-After"] = f"{max(0, round(error.retry_after_s))}"
     detail: str | None = str(error)

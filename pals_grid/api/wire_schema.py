@@ -11,6 +11,7 @@ from pals_grid.wire.messages import (
     NodeStatus,
     RegisterReply,
     RegisterRequest,
+    StatusReply,
     TelemetryAck,
     TelemetryBatch,
 )
@@ -23,6 +24,7 @@ MESSAGES = (
     NodeStatus,
     RegisterReply,
     RegisterRequest,
+    StatusReply,
     TelemetryAck,
     TelemetryBatch,
 )

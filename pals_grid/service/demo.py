@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pals_grid.core.errors import Conflict, NotFound
 from pals_grid.core.series import Quantity
-from pals_grid.core.site import SitePolicy
+from pals_grid.core.site import LiveGrants, SitePolicy
 from pals_grid.service.feeds import FeedRequest, add_feed, fetch_feed, list_feeds
 from pals_grid.service.paging import Page
 from pals_grid.service.plans import load_plan, replan
@@ -32,6 +32,7 @@ POLICY = SitePolicy(
     deferrable_ratio=0.3,
     # What the simulated node's clients ask for on average, until there is a record.
     demand_tokens_per_s=round(DEMO_TOKENS_PER_S),
+    live_grants=LiveGrants.ON,
 )
 LIVE = {Quantity.PRICE: "octopus_agile", Quantity.AVERAGE_INTENSITY: "neso"}
 SYNTHETIC_NAMES = {
@@ -45,7 +46,7 @@ def ensure_demo(context: Context, *, fetch: bool = True) -> Site:
 
     A live feed without a value for the next 24 h is asked; where that gives none, a feed of
     synthetic values is added beside it. The live feed stays, with its error, and its values are
-    taken as soon as it gives some (see ``signals.load_signals``). With ``fetch`` False no
+    taken as soon as it gives some (see ``feeds.fallback``). With ``fetch`` False no
     provider is asked and nothing synthetic is made.
     """
     try:

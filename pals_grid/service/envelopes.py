@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pals_grid.store.envelopes import EnvelopeRepository
 from pals_grid.store.nodes import NodeRepository
 from pals_grid.store.plans import PlanRepository
 from pals_grid.store.sites import SiteRepository
 from pals_grid.wire.messages import EnvelopeInterval, EnvelopeSchedule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
 
     from pals_grid.core.budget import PowerEnvelope
     from pals_grid.core.fleet import Node
+    from pals_grid.core.site import Site
     from pals_grid.service.context import Context
 
 
@@ -32,9 +36,9 @@ def load_schedule(context: Context, node_id: int) -> EnvelopeSchedule:
         nodes, plans = NodeRepository(connection), PlanRepository(connection)
         node = nodes.load(node_id)
         site = SiteRepository(connection).load_by_id(node.site_id)
-        safe_power_w = site.policy.safe_limit_w * _share_ratio(node, nodes.list_all(site.id))
+        safe_power_w = share_of_safe_limit_w(site, node, nodes.total_power_max_w(site.id))
         key = plans.latest_key(site.id)
-        envelopes = plans.load_envelopes(key[0], node_id=node_id, from_at=now) if key else []
+        envelopes = _load(context, connection, node, key[0], now) if key else []
     return EnvelopeSchedule(
         node_id=node_id,
         version=key[1] if key else 0,
@@ -50,9 +54,23 @@ def load_schedule_version(context: Context, node_id: int) -> int:
         return PlanRepository(connection).latest_version_for_node(node_id) or 0
 
 
-def _share_ratio(node: Node, fleet: Sequence[Node]) -> float:
-    total_w = sum(item.capability.power_max_w for item in fleet)
-    return node.capability.power_max_w / total_w if total_w > 0 else 0.0
+def _load(
+    context: Context, connection: Connection, node: Node, plan_id: int, now: datetime
+) -> list[PowerEnvelope]:
+    schedules = context.schedules.get(connection, node.site_id, plan_id)
+    if schedules.shares:
+        return schedules.envelopes(node.id, now)
+    # Made by the previous release, or for no node.
+    return EnvelopeRepository(connection).load(plan_id, node_id=node.id, from_at=now)
+
+
+def share_of_safe_limit_w(site: Site, node: Node, total_w: float) -> float:
+    """Return what a node may draw while no schedule holds, in W.
+
+    ``total_w`` is the ``power_max_w`` of all nodes of its site.
+    """
+    ratio = node.capability.power_max_w / total_w if total_w > 0 else 0.0
+    return site.policy.safe_limit_w * ratio
 
 
 def _interval(item: PowerEnvelope) -> EnvelopeInterval:

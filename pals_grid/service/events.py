@@ -34,7 +34,6 @@ REFERENCE_TIME = timedelta(hours=1)
 REFERENCE_COVERED_S = 300.0
 MINUTE = timedelta(minutes=1)
 FINE_UP_TO_S = 6 * 3600.0
-_FARTHEST_FIRST = (Origin.SIMULATED, Origin.MODELLED, Origin.MEASURED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ def create_event(context: Context, slug: str, order: EventRequest) -> DemandResp
         if order.end_at <= now:
             bound = f"must be after now ({now.isoformat()})"
             raise InvalidValue("end_at", order.end_at.isoformat(), bound)
-        reference = _load_reference(connection, site, order.start_at, now)
+        reference = load_reference(connection, site, order.start_at, now)
         event = EventRepository(connection).insert(site.id, order, reference, now)
         notify(connection, "event", site.id)
         replan_within(context, connection, site.id, f"event {event.id} created")
@@ -192,7 +191,7 @@ def _mean_power_w(points: Sequence[PowerPoint]) -> float | None:
     return sum(point.node_power_w * point.covered_s for point in points) / covered_s
 
 
-def _load_reference(
+def load_reference(
     connection: Connection, site: Site, start_at: datetime, now: datetime
 ) -> tuple[float, Origin]:
     """Site power in W that a reduction counts from, and where it comes from.
@@ -228,4 +227,4 @@ def _meter_origin(connection: Connection, site_id: int) -> Origin:
     lives = NodeRepository(connection).list_live_after(site_id, None, 10_000)
     origins = {status.node_power_origin for _, status, _ in lives if status is not None}
     origins |= {node.origin for node, status, _ in lives if status is None}
-    return next((origin for origin in _FARTHEST_FIRST if origin in origins), Origin.MEASURED)
+    return Origin.weakest(origins)

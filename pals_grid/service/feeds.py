@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from pals_grid.core.errors import InvalidValue
+from pals_grid.core.errors import Conflict, InvalidValue
+from pals_grid.core.fallback import FromFeed, check_chain
 from pals_grid.core.feed import Feed
-from pals_grid.core.intervals import Interval
-from pals_grid.core.series import merge_kinds
+from pals_grid.core.series import ValueKind, merge_kinds
 from pals_grid.feeds.http import redact
 from pals_grid.feeds.secrets import check_secret_ref
-from pals_grid.feeds.staleness import assess_freshness
+from pals_grid.service.feed_views import FeedView, load_views
 from pals_grid.service.fetching import FetchOutcome, fetch_feed, fetch_values
 from pals_grid.service.paging import paged
 from pals_grid.service.plans import replan_within
@@ -20,13 +20,15 @@ from pals_grid.store.engine import notify
 from pals_grid.store.feeds import FeedRepository
 from pals_grid.store.observations import ObservationRepository
 from pals_grid.store.sites import SiteRepository
+from pals_grid.store.tariffs import TariffRepository
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
-    from pals_grid.core.feed import FeedHealth
+    from pals_grid.core.fallback import Fallback
+    from pals_grid.core.intervals import Interval
     from pals_grid.core.ports import Connector
     from pals_grid.core.series import Observation
     from pals_grid.service.context import Context
@@ -37,6 +39,7 @@ __all__ = [
     "FeedView",
     "FetchOutcome",
     "add_feed",
+    "claim_due_feed",
     "fetch_feed",
     "list_due_feeds",
     "list_feeds",
@@ -44,9 +47,11 @@ __all__ = [
     "load_series",
     "preview_feed",
     "remove_feed",
+    "set_fallbacks",
 ]
 
-DAY = timedelta(hours=24)
+
+FETCH_LEASE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class FeedRequest:
     secret_ref: str | None = None
     poll_s: float = 900.0
     stale_after_s: float = 7200.0
+    fallbacks: tuple[Fallback, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.name.strip()) <= 100:
@@ -77,30 +83,12 @@ class FeedRequest:
                 raise InvalidValue(f"options.{name}", redact(value), bound)
 
 
-@dataclass(frozen=True, slots=True)
-class FeedView:
-    """A feed and how it does now.
-
-    ``latest`` is the value that holds now or held most lately, ``current`` the one that holds
-    now, ``age_s`` the time since the last good answer, ``coverage_24h_ratio`` the share of the
-    next 24 h that has a value.
-    """
-
-    feed: Feed
-    health: FeedHealth
-    latest: Observation | None
-    current: Observation | None
-    age_s: float | None
-    coverage_24h_ratio: float
-    stale: bool
-
-
 def add_feed(context: Context, request: FeedRequest) -> Feed:
     """Store a feed whose connector accepts its options; it is fetched when next looked for.
 
     Raises:
         NotFound: no such site.
-        InvalidValue: for an unknown connector, an option or a secret that cannot be.
+        InvalidValue: for an unknown connector, an option, a secret or a fallback that cannot be.
         Conflict: when the site has a feed of this name.
     """
     connector = _connector(context, request)
@@ -118,10 +106,50 @@ def add_feed(context: Context, request: FeedRequest) -> Feed:
                 poll_s=request.poll_s,
                 stale_after_s=request.stale_after_s,
                 created_at=context.clock.now(),
+                fallbacks=request.fallbacks,
             )
         )
+        _check_chains(connection, feed)
         notify(connection, "feed", feed.id)
     return feed
+
+
+def set_fallbacks(context: Context, feed_id: int, fallbacks: Sequence[Fallback]) -> Feed:
+    """Replace what stands in for a feed, and plan anew.
+
+    Raises:
+        NotFound: no such feed.
+        InvalidValue: for a chain that cannot be.
+    """
+    with context.database.begin() as connection:
+        feeds = FeedRepository(connection)
+        site_id = feeds.load(feed_id).site_id
+        SiteRepository(connection).lock(site_id)
+        feeds.set_fallbacks(feed_id, fallbacks)
+        feed = feeds.load(feed_id)
+        _check_chains(connection, feed)
+        notify(connection, "feed", feed_id)
+        trigger = f"fallbacks of feed {feed.name} changed"
+        replan_within(context, connection, site_id, trigger, only_if_changed=True)
+    return feed
+
+
+def _check_chains(connection: Connection, feed: Feed) -> None:
+    """Check a feed's chain against the site's other feeds; what is refused is rolled back."""
+    others = {
+        item.name: [entry.feed for entry in item.fallbacks if isinstance(entry, FromFeed)]
+        for item in FeedRepository(connection).list_all(feed.site_id)
+        if item.id != feed.id and item.quantity is feed.quantity
+    }
+    check_chain(feed.name, feed.fallbacks, others)
+
+
+def _require_unnamed(connection: Connection, feed: Feed) -> None:
+    """Refuse to remove a feed that another's chain counts on."""
+    for item in FeedRepository(connection).list_all(feed.site_id):
+        if FromFeed(feed.name) in item.fallbacks and item.quantity is feed.quantity:
+            what = f"feed {feed.name!r} stands in for {item.name!r}"
+            raise Conflict(f"{what}: change that feed's fallbacks first")
 
 
 def preview_feed(context: Context, request: FeedRequest) -> list[Observation]:
@@ -129,13 +157,14 @@ def preview_feed(context: Context, request: FeedRequest) -> list[Observation]:
 
     Raises:
         NotFound: no such site.
-        InvalidValue: as for ``add_feed``, or for prices in another currency than the site's.
+        InvalidValue: as for ``add_feed``, or for prices that the site cannot convert.
         FeedError: as the provider answers.
     """
     connector = _connector(context, request)
     with context.database.read() as connection:
-        currency = SiteRepository(connection).load(request.site).policy.currency
-    return fetch_values(context, connector, request.secret_ref, currency)
+        site = SiteRepository(connection).load(request.site)
+        currencies = TariffRepository(connection).load_pricing(site).currencies()
+    return fetch_values(context, connector, request.secret_ref, currencies)
 
 
 def remove_feed(context: Context, feed_id: int) -> None:
@@ -143,11 +172,13 @@ def remove_feed(context: Context, feed_id: int) -> None:
 
     Raises:
         NotFound: no such feed.
+        Conflict: when it stands in another feed's chain.
     """
     with context.database.begin() as connection:
         feeds = FeedRepository(connection)
         feed = feeds.load(feed_id)
         SiteRepository(connection).lock(feed.site_id)
+        _require_unnamed(connection, feed)
         feeds.remove(feed_id, context.clock.now())
         notify(connection, "feed", feed_id)
         trigger = f"feed {feed.name} removed"
@@ -162,7 +193,7 @@ def load_feed(context: Context, feed_id: int) -> FeedView:
     """
     with context.database.read() as connection:
         found = FeedRepository(connection).load_with_health(feed_id)
-        return _views(connection, [found], context.clock.now())[0]
+        return load_views(context, connection, [found])[0]
 
 
 def list_feeds(context: Context, slug: str, page: Page) -> Paged[FeedView]:
@@ -177,7 +208,7 @@ def list_feeds(context: Context, slug: str, page: Page) -> Paged[FeedView]:
         found = FeedRepository(connection).list_with_health_after(
             site.id, after[0] if after else None, page.limit + 1
         )
-        views = _views(connection, found, context.clock.now())
+        views = load_views(context, connection, found)
     return paged(views, page, lambda view: (view.feed.id,))
 
 
@@ -187,12 +218,23 @@ def list_due_feeds(context: Context) -> list[int]:
         return FeedRepository(connection).list_due(context.clock.now())
 
 
+def claim_due_feed(context: Context) -> int | None:
+    """Take the feed that is due for longest from the other processes; None when none is due.
+
+    Whoever dies with it leaves it to the others after five minutes.
+    """
+    now = context.clock.now()
+    with context.database.begin() as connection:
+        return FeedRepository(connection).claim_due(now, now + FETCH_LEASE)
+
+
 def load_series(
     context: Context, feed_id: int, interval: Interval, as_of: datetime | None, page: Page
 ) -> Paged[Observation]:
     """Values of a feed over ``interval`` by start, as recorded up to ``as_of`` (now by default).
 
-    One value per start: measured before forecast before synthetic, then the latest known.
+    One value per start: measured, forecast, modelled, synthetic in this order, then the latest
+    known.
 
     Raises:
         NotFound: no such feed.
@@ -200,12 +242,12 @@ def load_series(
     after = page.after(tuple[datetime])
     with context.database.read() as connection:
         FeedRepository(connection).load(feed_id)
-        # Each start has at most one row of each of three kinds, and the last may be cut short.
+        # Each start has at most one row of each kind, and the last may be cut short.
         known = ObservationRepository(connection).load_known(
             [feed_id],
             interval,
             as_of or context.clock.now(),
-            limit=3 * (page.limit + 1),
+            limit=len(ValueKind) * (page.limit + 1),
             after_at=after[0] if after else None,
         )
     merged = merge_kinds(known[feed_id])[: page.limit + 1]
@@ -218,36 +260,3 @@ def _connector(context: Context, request: FeedRequest) -> Connector:
         bound = f"is required by {request.connector}: env:NAME or file:/absolute/path"
         raise InvalidValue("secret_ref", None, bound)
     return connector
-
-
-def _views(
-    connection: Connection, found: Sequence[tuple[Feed, FeedHealth]], now: datetime
-) -> list[FeedView]:
-    around = Interval(now - DAY, now + DAY)
-    values = ObservationRepository(connection)
-    known = values.load_known([feed.id for feed, _ in found], around, now)
-    views = [_view(feed, health, known[feed.id], now) for feed, health in found]
-    return [
-        view
-        if view.latest is not None
-        else replace(view, latest=values.load_last_begun(view.feed.id, now))
-        for view in views
-    ]
-
-
-def _view(feed: Feed, health: FeedHealth, known: Sequence[Observation], now: datetime) -> FeedView:
-    fresh = assess_freshness(
-        known,
-        now,
-        last_success_at=health.last_success_at,
-        stale_after_s=feed.stale_after_s,
-    )
-    return FeedView(
-        feed=feed,
-        health=health,
-        latest=fresh.last_good,
-        current=fresh.current,
-        age_s=fresh.age_s,
-        coverage_24h_ratio=fresh.coverage_ratio,
-        stale=fresh.stale,
-    )

@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pals_grid.allocator.share import allocate_envelopes
-from pals_grid.core.budget import PlanRequest, PlanSlot
-from pals_grid.core.fleet import PowerCurve
+from pals_grid.allocator.envelopes import EnvelopeSplitter
 from pals_grid.core.intervals import Interval
-from pals_grid.forecast.seasonal import HISTORY_DAYS, forecast_demand
-from pals_grid.planner.grid import plan_intervals
 from pals_grid.service.paging import paged
-from pals_grid.service.signals import load_signals
+from pals_grid.service.planning import load_planning
+from pals_grid.service.reservations import ONLINE_FOR_PLANNING, is_online
+from pals_grid.service.runs import end_run
 from pals_grid.store.engine import notify
-from pals_grid.store.events import EventRepository
+from pals_grid.store.envelopes import EnvelopeRepository
 from pals_grid.store.feeds import FeedRepository
 from pals_grid.store.nodes import NodeRepository
 from pals_grid.store.observations import ObservationRepository
 from pals_grid.store.plans import PlanRepository
 from pals_grid.store.sites import SiteRepository
-from pals_grid.store.telemetry import TelemetryRepository
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
 
-    from pals_grid.core.budget import BudgetInterval, Plan, PlanInput, PowerBudget, PowerEnvelope
+    from pals_grid.core.budget import (
+        BudgetInterval,
+        NodeShare,
+        Plan,
+        PowerBudget,
+        PowerEnvelope,
+    )
+    from pals_grid.core.fallback import SlotSource
     from pals_grid.core.feed import Feed
     from pals_grid.core.fleet import NodeCapability
     from pals_grid.core.series import Observation
-    from pals_grid.core.site import Site
     from pals_grid.service.context import Context
     from pals_grid.service.paging import Page, Paged
+    from pals_grid.service.plan_inputs import ThermalLimits
+    from pals_grid.service.reservations import Reservation
+    from pals_grid.store.jobs import Claim
 
-ONLINE_FOR_PLANNING = timedelta(seconds=60)
 SAME_WITHIN_W = 1.0
+WHOLE_PLANS = 48
+PLAN_JOB = "replan"
+"""Name of the job that plans each site once in its slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,10 @@ class PlanSummary:
 
 @dataclass(frozen=True, slots=True)
 class FeedEvidence:
-    """A feed's values over the plan's horizon, as recorded when the plan was made."""
+    """A feed's values as recorded when the plan was made.
+
+    Over the plan's horizon, and over the times before it that values were taken from.
+    """
 
     feed: Feed
     observations: tuple[Observation, ...]
@@ -75,6 +86,36 @@ def replan(context: Context, site_id: int, trigger: str, *, only_if_changed: boo
         return replan_within(context, connection, site_id, trigger, only_if_changed=only_if_changed)
 
 
+def replan_since(context: Context, site_id: int, trigger: str, since: datetime) -> Plan:
+    """Do what ``replan`` does, unless a plan was begun after ``since``: that one is returned.
+
+    Of a hundred nodes that come back at once, all but a few find themselves counted on.
+
+    Raises:
+        NotFound: no such site.
+    """
+    with context.database.begin() as connection:
+        SiteRepository(connection).lock(site_id)
+        plans = PlanRepository(connection)
+        made_at = plans.latest_created_at(site_id)
+        if made_at is not None and made_at > since:
+            return plans.load(site_id)
+        return replan_within(context, connection, site_id, trigger)
+
+
+def replan_run(context: Context, site_id: int, trigger: str, claim: Claim) -> Plan:
+    """Do what ``replan`` does, for a claimed run that ends with it.
+
+    Raises:
+        NotFound: no such site.
+        RunTakenOver: when the run is another's by now: nothing is stored.
+    """
+    with context.database.begin() as connection:
+        plan = replan_within(context, connection, site_id, trigger)
+        end_run(context, connection, claim)
+        return plan
+
+
 def replan_within(
     context: Context,
     connection: Connection,
@@ -88,23 +129,17 @@ def replan_within(
     sites.lock(site_id)
     site = sites.load_by_id(site_id)
     now = context.clock.now()
-    fleet = _load_fleet(connection, site_id, now)
-    request, inputs = _load_request(connection, site, fleet, now)
-    budget = context.planner(request)
+    seen = load_planning(connection, site, now)
+    budget = context.planner(seen.request)
     if only_if_changed and plans.latest_key(site_id) is not None:
         held = plans.load(site_id)
         if _is_same(held.budget, budget, now):
             return held
-    plan = plans.insert(site, budget, inputs, trigger, now)
-    envelopes = [e for item in budget.intervals for e in allocate_envelopes(item, fleet)]
-    plans.insert_envelopes(plan.id, envelopes)
+    plan = plans.insert(site, budget, seen.inputs, trigger, now)
+    shares = _allocate(budget, seen.fleet, seen.reservations, seen.hot)
+    EnvelopeRepository(connection).insert_shares(plan, shares)
     notify(connection, "plan", site_id)
     return plan
-
-
-def is_online(seen_at: datetime | None, now: datetime) -> bool:
-    """Whether a plan made ``now`` counts on a node that was last seen at ``seen_at``."""
-    return seen_at is not None and now - seen_at < ONLINE_FOR_PLANNING
 
 
 def counts_on(connection: Connection, site_id: int, seen_at: datetime | None) -> bool:
@@ -160,13 +195,29 @@ def load_plan_evidence(context: Context, slug: str, version: int) -> list[FeedEv
         feeds = FeedRepository(connection).list_by_ids([item.feed_id for item in plan.inputs])
         as_of = {item.feed_id: item.as_of for item in plan.inputs}
         values = ObservationRepository(connection)
-        horizon = _horizon(plan.budget)
-        return [
-            FeedEvidence(
-                feed, tuple(values.load_known([feed.id], horizon, as_of[feed.id])[feed.id])
-            )
-            for feed in feeds
-        ]
+        evidence = []
+        for feed in feeds:
+            # A long value may touch more than one of the intervals.
+            known = {
+                (item.start_at, item.kind): item
+                for interval in _evidence_intervals(plan.budget, feed.id)
+                for item in values.load_known([feed.id], interval, as_of[feed.id])[feed.id]
+            }
+            evidence.append(FeedEvidence(feed, tuple(known.values())))
+        return evidence
+
+
+def prune_plans(context: Context, site_id: int) -> None:
+    """Drop what no longer matters of a site's plans; what was in force is kept for good.
+
+    Nodes' shares go when no node can follow them any more, a day after the plan's horizon; and of
+    all but the last 48 plans the intervals that a later plan had replaced before they began.
+    """
+    with context.database.begin() as connection:
+        horizon = timedelta(seconds=SiteRepository(connection).load_by_id(site_id).policy.horizon_s)
+        before_at = context.clock.now() - horizon - timedelta(days=1)
+        EnvelopeRepository(connection).forget_shares(site_id, before_at)
+        PlanRepository(connection).thin(site_id, keep=WHOLE_PLANS)
 
 
 def load_envelopes(context: Context, slug: str, version: int | None = None) -> list[PowerEnvelope]:
@@ -177,52 +228,52 @@ def load_envelopes(context: Context, slug: str, version: int | None = None) -> l
     """
     with context.database.read() as connection:
         site = SiteRepository(connection).load(slug)
-        plans = PlanRepository(connection)
-        return plans.load_envelopes(plans.load(site.id, version).id)
+        plan = PlanRepository(connection).load(site.id, version)
+        return EnvelopeRepository(connection).load(plan.id)
 
 
-def _load_fleet(connection: Connection, site_id: int, now: datetime) -> list[NodeCapability]:
-    """Capabilities of a site's nodes; one that was not seen for 60 s is offline."""
-    return [
-        replace(node.capability, online=is_online(node.last_seen_at, now))
-        for node in NodeRepository(connection).list_all(site_id)
+def _allocate(
+    budget: PowerBudget,
+    fleet: Sequence[NodeCapability],
+    reservations: Mapping[int, Reservation],
+    hot: ThermalLimits,
+) -> list[NodeShare]:
+    intervals = [item.interval for item in budget.intervals]
+    reserved_w = [
+        {key: one.power_w_in(interval) for key, one in reservations.items()}
+        for interval in intervals
     ]
-
-
-def _load_request(
-    connection: Connection, site: Site, fleet: Sequence[NodeCapability], now: datetime
-) -> tuple[PlanRequest, tuple[PlanInput, ...]]:
-    policy = site.policy
-    intervals = plan_intervals(policy, now, ())
-    horizon = Interval(intervals[0].start_at, intervals[-1].end_at)
-    signals = load_signals(connection, site.id, intervals, now)
-    past = Interval(now - timedelta(days=HISTORY_DAYS), now)
-    history = TelemetryRepository(connection).load_demand_history(site.id, past, policy.slot_s)
-    curve = PowerCurve.combined([_curve(node) for node in fleet])
-    # Unknown demand is not zero demand: nothing is throttled before there is a record.
-    stated = policy.demand_tokens_per_s or curve.max_tokens_per_s
-    demand = forecast_demand(history, intervals, stated)
-    columns = (intervals, signals.price_per_mwh, signals.carbon_g_per_kwh, demand)
-    request = PlanRequest(
-        policy=policy,
-        curve=curve,
-        slots=tuple(PlanSlot(*values) for values in zip(*columns, strict=True)),
-        events=tuple(EventRepository(connection).list_touching(site.id, horizon)),
-        planned_at=now,
-        backlog_tokens=NodeRepository(connection).load_backlog_tokens(
-            site.id, now - ONLINE_FOR_PLANNING
-        ),
-    )
-    return request, signals.inputs
-
-
-def _curve(node: NodeCapability) -> PowerCurve:
-    """Return what a node can do; one that is away serves nothing, but may draw its least."""
-    return node.curve if node.online else PowerCurve((0.0,), (node.power_min_w,))
+    most_w = [
+        {key: limit_w for key, (during, limit_w) in hot.items() if during.overlap_s(interval) > 0}
+        for interval in intervals
+    ]
+    return EnvelopeSplitter(fleet).split_all(budget.intervals, reserved_w, most_w)
 
 
 def _horizon(budget: PowerBudget) -> Interval:
     return Interval(budget.intervals[0].interval.start_at, budget.intervals[-1].interval.end_at)
+
+
+def _evidence_intervals(budget: PowerBudget, feed_id: int) -> list[Interval]:
+    """The horizon, and before it the other times that values of a feed were taken from."""
+    taken = {
+        source.taken_from
+        for item in budget.intervals
+        for source in (item.price_source, item.carbon_source)
+        if source is not None and source.feed_id == feed_id and source.taken_from is not None
+    }
+    return [*_joined(sorted(taken)), _horizon(budget)]
+
+
+def _joined(intervals: Sequence[Interval]) -> list[Interval]:
+    joined: list[Interval] = []
+    for item in intervals:
+        if joined and item.start_at <= joined[-1].end_at:
+            start_at, end_at = joined[-1].start_at, max(joined[-1].end_at, item.end_at)
+            joined[-1] = Interval(start_at, end_at)
+        else:
+            joined.append(item)
+    return joined
 
 
 def _is_same(held: PowerBudget, made: PowerBudget, now: datetime) -> bool:
@@ -247,4 +298,13 @@ def _agree(held: BudgetInterval | None, made: BudgetInterval | None) -> bool:
         and held.reason is made.reason
         and (held.price_per_mwh is None) is (made.price_per_mwh is None)
         and (held.carbon_g_per_kwh is None) is (made.carbon_g_per_kwh is None)
+        and _same_source(held.price_source, made.price_source)
+        and _same_source(held.carbon_source, made.carbon_source)
     )
+
+
+def _same_source(held: SlotSource | None, made: SlotSource | None) -> bool:
+    """Whether a signal still comes from the same place, so that the plan in force says so."""
+    if held is None or made is None:
+        return held is made
+    return held.same_as(made)

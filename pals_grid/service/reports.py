@@ -42,6 +42,8 @@ _NOTHING = EnergyRow(
     origins=frozenset(),
     price_kinds=frozenset(),
     carbon_kinds=frozenset(),
+    price_feeds=frozenset(),
+    carbon_feeds=frozenset(),
 )
 
 
@@ -52,7 +54,7 @@ class EnergyReportRow:
     Cost is in the report's currency; cost, carbon and ``node_energy_j_per_token`` are at the
     node's boundary; joules per token count output tokens. ``priced_ratio`` and ``carbon_ratio``
     are the shares of the energy that a price or a carbon value covers, ``price_kinds`` and
-    ``carbon_kinds`` how firm those are.
+    ``carbon_kinds`` how firm those are, ``price_feeds`` and ``carbon_feeds`` who said them.
     """
 
     node: str | None
@@ -75,6 +77,8 @@ class EnergyReportRow:
     origins: frozenset[Origin]
     price_kinds: frozenset[ValueKind] = frozenset()
     carbon_kinds: frozenset[ValueKind] = frozenset()
+    price_feeds: frozenset[str] = frozenset()
+    carbon_feeds: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,4 +148,6 @@ def _row(row: EnergyRow) -> EnergyReportRow:
         origins=row.origins,
         price_kinds=row.price_kinds,
         carbon_kinds=row.carbon_kinds,
+        price_feeds=row.price_feeds,
+        carbon_feeds=row.carbon_feeds,
     )

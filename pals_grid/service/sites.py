@@ -10,6 +10,7 @@ from pals_grid.service.paging import paged
 from pals_grid.service.plans import replan_within
 from pals_grid.store.feeds import FeedRepository
 from pals_grid.store.sites import SiteRepository
+from pals_grid.store.tariffs import TariffRepository
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -37,7 +38,7 @@ def update_site(
     Raises:
         NotFound: no such site.
         Conflict: when the site is not at ``expected_version``.
-        InvalidValue: for another slug, or another currency than that of the site's price feeds.
+        InvalidValue: for another slug, or another currency where price feeds or tariffs are in it.
     """
     if policy.slug != slug:
         raise InvalidValue("slug", policy.slug, f"must stay {slug!r}")
@@ -76,8 +77,13 @@ def load_every_site(context: Context) -> list[Site]:
 
 
 def _require_same_currency(connection: Connection, site: Site, policy: SitePolicy) -> None:
+    if policy.currency == site.policy.currency:
+        return
     feeds = FeedRepository(connection).list_all(site.id)
-    priced = [feed.name for feed in feeds if feed.quantity is Quantity.PRICE]
-    if policy.currency != site.policy.currency and priced:
-        bound = f"must stay {site.policy.currency} while the site has the feed {priced[0]!r}"
+    holding = [f"the feed {feed.name!r}" for feed in feeds if feed.quantity is Quantity.PRICE]
+    # A tariff's amounts are in the site's currency, and no tariff is ever removed.
+    tariffs = TariffRepository(connection).list_all(site.id)
+    holding += [f"the tariff {item.tariff.name!r}" for item in tariffs]
+    if holding:
+        bound = f"must stay {site.policy.currency} while the site has {holding[0]}"
         raise InvalidValue("currency", policy.currency, bound)

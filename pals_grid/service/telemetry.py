@@ -6,9 +6,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pals_grid.core.errors import InvalidValue
+from pals_grid.core.intervals import floor_to
 from pals_grid.service.paging import paged
+from pals_grid.store.demand import DEMAND_BIN, DemandRepository
 from pals_grid.store.engine import notify
 from pals_grid.store.partitions import RAW_KEPT_DAYS, drop_partitions_before, ensure_partitions
+from pals_grid.store.site_meters import SiteMeterRepository
 from pals_grid.store.sites import SiteRepository
 from pals_grid.store.telemetry import PowerPoint, StoredEngineRow, TelemetryRepository
 from pals_grid.wire.messages import TelemetryAck
@@ -24,12 +27,16 @@ __all__ = [
     "PowerPoint",
     "StoredEngineRow",
     "ingest",
+    "keep_demand",
     "load_engine_rows",
     "load_power_series",
     "maintain_partitions",
 ]
 
 PARTITION_DAYS_AHEAD = 3
+DEMAND_BACK = timedelta(minutes=30)
+DEMAND_BACK_HOURLY = timedelta(hours=6)
+DEMAND_KEPT = timedelta(days=181)
 
 
 def ingest(context: Context, node: Node, batch: TelemetryBatch) -> TelemetryAck:
@@ -106,15 +113,33 @@ def load_power_series(
         return TelemetryRepository(connection).load_power_series(site.id, interval, step_s)
 
 
+def keep_demand(context: Context) -> None:
+    """Add up what each site was asked for by five minutes, so that plans need not.
+
+    The last half-hour, and since the last time; once an hour six hours, for rows that came late.
+    """
+    now = context.clock.now()
+    is_first = now - floor_to(now, timedelta(hours=1)) < DEMAND_BIN
+    back = DEMAND_BACK_HOURLY if is_first else DEMAND_BACK
+    with context.database.begin() as connection:
+        demand = DemandRepository(connection)
+        kept_at = demand.latest_at() or now - DEMAND_KEPT
+        demand.add_up(floor_to(min(now - back, kept_at), DEMAND_BIN))
+        if is_first:
+            demand.forget(now - DEMAND_KEPT)
+
+
 def maintain_partitions(context: Context) -> None:
     """Make the days ahead and drop raw rows that are too old; the sums by minute stay.
 
-    The notes of batches go with the rows: a batch sent again after that is refused by its age.
+    So do readings of sites' meters. The notes of batches go with the rows: a batch sent again after
+    that is refused by its age.
     """
     now = context.clock.now()
     today, kept = now.date(), timedelta(days=RAW_KEPT_DAYS)
     with context.database.begin() as connection:
         ensure_partitions(connection, today, today + timedelta(days=PARTITION_DAYS_AHEAD))
         TelemetryRepository(connection).forget_batches(now - kept)
+        SiteMeterRepository(connection).prune(now - kept)
     with context.database.begin() as connection:
         drop_partitions_before(connection, today - kept)

@@ -37,8 +37,9 @@ class Notification:
 class Subscription:
     """What one subscriber has yet to see, oldest first, each key once."""
 
-    def __init__(self, topics: Collection[str]) -> None:
-        self._topics = frozenset(topics)
+    def __init__(self, topics: Collection[str], key: str | None = None) -> None:
+        self.topics = frozenset(topics)
+        self.key = key
         self._waiting: dict[Notification, None] = {}
         self._arrived = asyncio.Event()
 
@@ -56,13 +57,13 @@ class Subscription:
 
     def offer(self, notification: Notification) -> None:
         """Take it if its topic is subscribed to."""
-        if notification.topic in self._topics:
+        if notification.topic in self.topics:
             self._waiting[notification] = None
             self._arrived.set()
 
     def offer_all(self) -> None:
         """Say of every topic that anything may have changed."""
-        for topic in self._topics:
+        for topic in self.topics:
             self.offer(Notification(topic, None))
 
 
@@ -71,7 +72,8 @@ class Notifications:
 
     def __init__(self, url: str) -> None:
         self._url = plain_url(url)
-        self._subscriptions: set[Subscription] = set()
+        # By key, so that one site's news does not go through the nodes of all others.
+        self._subscriptions: dict[str | None, set[Subscription]] = {}
         self._connected = asyncio.Event()
 
     async def run(self) -> None:
@@ -99,26 +101,38 @@ class Notifications:
         return self._connected.is_set()
 
     @asynccontextmanager
-    async def subscribe(self, topics: Collection[str]) -> AsyncIterator[Subscription]:
-        """Receive what is announced on ``topics`` from now on."""
-        subscription = Subscription(topics)
-        self._subscriptions.add(subscription)
+    async def subscribe(
+        self, topics: Collection[str], key: str | None = None
+    ) -> AsyncIterator[Subscription]:
+        """Receive what is announced on ``topics`` from now on; of ``key`` alone, if it is given."""
+        subscription = Subscription(topics, key)
+        alike = self._subscriptions.setdefault(key, set())
+        alike.add(subscription)
         try:
             yield subscription
         finally:
-            self._subscriptions.discard(subscription)
+            alike.discard(subscription)
+            if not alike and self._subscriptions.get(key) is alike:
+                del self._subscriptions[key]
+
+    def wake_all(self) -> None:
+        """Have every subscriber look again, as after a lost connection."""
+        for alike in self._subscriptions.values():
+            for subscription in alike:
+                subscription.offer_all()
 
     async def _listen(self) -> None:
         connection = await open_session(self._url, "listen")
         async with connection:
             await connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
             self._connected.set()
-            for subscription in self._subscriptions:
-                subscription.offer_all()
+            self.wake_all()
             async for raw in connection.notifies():
                 self._publish(raw.payload)
 
     def _publish(self, payload: str) -> None:
         topic, _, key = payload.partition(":")
-        for subscription in self._subscriptions:
-            subscription.offer(Notification(topic, key))
+        notification = Notification(topic, key)
+        for wanted in (None, key):
+            for subscription in self._subscriptions.get(wanted, ()):
+                subscription.offer(notification)

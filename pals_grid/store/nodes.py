@@ -5,33 +5,48 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.dialects import postgresql
 
 from pals_grid.core.errors import NotFound
 from pals_grid.core.fleet import Node, NodeCapability, Origin, PowerCurve
+from pals_grid.core.grant import Grant
 from pals_grid.store.tables import enrolment_token, node, node_live
 from pals_grid.wire.messages import NodeStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime, timedelta
 
     from sqlalchemy import Connection, Row, Select
 
     from pals_grid.wire.messages import RegisterRequest
 
-# One statement for the second-by-second sign of life: status, last seen, notification.
+# One statement for the second-by-second sign of life: status, last seen, notification, and the
+# node's grant with the lease that is left by the database's clock, which all replicas share. Its
+# commit does not wait for the disk: a status is overwritten a second later, and lost in a crash by
+# design; an acknowledgement that is lost with it was only ever of use to the book in memory.
+# A status that a later one has overtaken changes nothing: what it does not acknowledge would seem
+# to be forgotten. A node whose clock was set back is heard again after 60 s.
 _RECORD_STATUS = text("""
     WITH was AS (
         SELECT last_seen_at FROM node WHERE id = :node_id
     ), live AS (
         INSERT INTO node_live (node_id, at, status) VALUES (:node_id, :at, CAST(:status AS jsonb))
         ON CONFLICT (node_id) DO UPDATE SET at = excluded.at, status = excluded.status
+        WHERE CAST(excluded.status ->> 'at' AS timestamptz)
+              >= CAST(node_live.status ->> 'at' AS timestamptz)
+           OR excluded.at > node_live.at + interval '60 seconds'
     ), seen AS (
         UPDATE node SET last_seen_at = :at WHERE id = :node_id RETURNING site_id
     )
-    SELECT was.last_seen_at, pg_notify('pals_grid', 'node:' || seen.site_id) FROM was, seen
+    SELECT was.last_seen_at, pg_notify('pals_grid', 'node:' || seen.site_id),
+           set_config('synchronous_commit', 'off', true),
+           power_grant.epoch, power_grant.sequence, power_grant.power_w,
+           least(power_grant.lease_s,
+                 extract(epoch FROM power_grant.ends_at - clock_timestamp()))::float8 AS left_s
+    FROM was CROSS JOIN seen LEFT JOIN power_grant
+         ON power_grant.node_id = :node_id AND power_grant.site_id = seen.site_id
 """)
 
 _BACKLOG = text("""
@@ -39,6 +54,26 @@ _BACKLOG = text("""
     FROM node JOIN node_live ON node_live.node_id = node.id,
          jsonb_array_elements(node_live.status -> 'engines') AS engine
     WHERE node.site_id = :site_id AND node.removed_at IS NULL AND node.last_seen_at > :seen_after
+""")
+
+# A throttled GPU draws no more than it does, whatever it may: that is off the node's most power.
+_THROTTLED = text("""
+    SELECT node.id, greatest(
+        node.power_min_w,
+        (live.status ->> 'node_power_w')::float8,
+        node.power_max_w - (
+            SELECT sum(greatest(0, coalesce(
+                       (described ->> 'limit_max_w')::float8, (gpu ->> 'power_limit_w')::float8
+                   ) - (gpu ->> 'power_draw_w')::float8))
+            FROM jsonb_array_elements(live.status -> 'gpus') AS gpu
+            LEFT JOIN jsonb_array_elements(node.gpus) AS described
+                   ON described ->> 'uuid' = gpu ->> 'gpu_uuid'
+            WHERE gpu -> 'clock_reasons' @> '["thermal"]'
+        )
+    ) AS limit_w
+    FROM node JOIN node_live AS live ON live.node_id = node.id
+    WHERE node.site_id = :site_id AND node.removed_at IS NULL AND node.last_seen_at > :seen_after
+      AND live.status -> 'gpus' @> '[{"clock_reasons": ["thermal"]}]'
 """)
 
 # Silent for :patience now, but not yet so when its site's plan in force was made.
@@ -123,15 +158,18 @@ class NodeRepository:
             raise NotFound("node", node_id)
         self._connection.execute(delete(node_live).where(node_live.c.node_id == node_id))
 
-    def record_status(self, node_id: int, status: bytes, at: datetime) -> datetime | None:
+    def record_status(
+        self, node_id: int, status: bytes, at: datetime
+    ) -> tuple[datetime | None, Grant | None]:
         """Overwrite the node's status (JSON), received ``at``, and tell the listeners.
 
-        Returns when the node was seen before.
+        Returns when the node was seen before, and its grant with the lease that is left.
         """
         values = {"node_id": node_id, "at": at, "status": status.decode()}
         row = self._connection.execute(_RECORD_STATUS, values).one()
-        seen_at: datetime | None = row.last_seen_at
-        return seen_at
+        if row.left_s is None or row.left_s <= 0:
+            return row.last_seen_at, None
+        return row.last_seen_at, Grant(row.epoch, row.sequence, row.power_w, row.left_s)
 
     def load(self, node_id: int) -> Node:
         """Return the node of this id.
@@ -139,7 +177,23 @@ class NodeRepository:
         Raises:
             NotFound: no such node.
         """
-        return self.load_live(node_id)[0]
+        row = self._connection.execute(_present().where(node.c.id == node_id)).one_or_none()
+        if row is None:
+            raise NotFound("node", node_id)
+        return _node(row)
+
+    def total_power_max_w(self, site_id: int) -> float:
+        """Sum of ``power_max_w`` over a site's nodes."""
+        query = select(func.coalesce(func.sum(node.c.power_max_w), 0.0)).where(
+            node.c.site_id == site_id, node.c.removed_at.is_(None)
+        )
+        return float(self._connection.execute(query).scalar_one())
+
+    def load_acknowledged(self, node_ids: Collection[int]) -> dict[int, int]:
+        """Version of the schedule that each of the nodes said last that it follows."""
+        version = node_live.c.status["envelope_version"].as_integer()
+        query = select(node_live.c.node_id, version).where(node_live.c.node_id.in_(node_ids))
+        return {row[0]: row[1] for row in self._connection.execute(query)}
 
     def load_live(self, node_id: int) -> tuple[Node, NodeStatus | None, datetime | None]:
         """Return the node, its last status and when that was received.
@@ -170,6 +224,12 @@ class NodeRepository:
         """Names, by site, of nodes unseen for ``patience`` that its plan still counts on."""
         rows = self._connection.execute(_NEWLY_OFFLINE, {"now": now, "patience": patience})
         return {row.site_id: row.names for row in rows}
+
+    def load_throttled_w(self, site_id: int, seen_after: datetime) -> dict[int, float]:
+        """Return what nodes can draw at most with a GPU throttled by its heat, in W, by node."""
+        values = {"site_id": site_id, "seen_after": seen_after}
+        rows = self._connection.execute(_THROTTLED, values)
+        return {row.id: float(row.limit_w) for row in rows}
 
     def load_backlog_tokens(self, site_id: int, seen_after: datetime) -> float:
         """Output tokens of deferrable work at a site's nodes, those seen after ``seen_after``."""

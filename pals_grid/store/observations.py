@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select, text
 
 from pals_grid.core.errors import InvalidValue
+from pals_grid.core.intervals import Interval
 from pals_grid.core.series import Observation, ValueKind
 from pals_grid.store.tables import observation
 
@@ -17,14 +19,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-    from pals_grid.core.intervals import Interval
-
 MAX_LENGTH = timedelta(days=32)
 """No value holds for longer: the bound lets a query over an interval use the primary key."""
 RESOLUTION = timedelta(microseconds=1)
 
 # Adds what differs from the newest value held. A provider that changes a value under an unchanged
-# publication time gets our own time for it, since the change was not known before.
+# publication time gets our own time for it, since the change was not known before. LATERAL with
+# LIMIT has each looked up by the primary key, also where the statistics are older than the feed.
 _ADD = text("""
     INSERT INTO observation
         (feed_id, start_at, end_at, known_at, recorded_at, kind, value, unit)
@@ -43,14 +44,18 @@ _ADD = text("""
         WHERE feed_id = :feed_id AND start_at = new.start_at AND kind = new.kind
         ORDER BY known_at DESC LIMIT 1
     ) AS held ON true
-    LEFT JOIN observation AS same
-        ON same.feed_id = :feed_id AND same.start_at = new.start_at
-        AND same.kind = new.kind AND same.known_at = new.known_at
+    LEFT JOIN LATERAL (
+        SELECT value, end_at, unit FROM observation
+        WHERE feed_id = :feed_id AND start_at = new.start_at AND kind = new.kind
+          AND known_at = new.known_at
+        LIMIT 1
+    ) AS same ON true
     WHERE (held.value, held.end_at, held.unit) IS DISTINCT FROM (new.value, new.end_at, new.unit)
     ON CONFLICT DO NOTHING
 """)
 
-# What was known at :as_of: one row per feed, start and kind, the newest then recorded.
+# What was known at :as_of: one row per feed, start and kind, the newest then recorded, without
+# what our own model had said before it was withdrawn.
 _KNOWN = text("""
     SELECT DISTINCT ON (feed_id, start_at, kind)
            feed_id, start_at, end_at, value, unit, kind, known_at
@@ -58,8 +63,30 @@ _KNOWN = text("""
     WHERE feed_id = ANY(:feed_ids) AND recorded_at <= :as_of
       AND start_at < :end_at AND end_at > :start_at
       AND start_at > CAST(:after_at AS timestamptz)
+      AND NOT (kind = 'modelled' AND EXISTS (
+          SELECT FROM forecast_withdrawal AS w
+          WHERE w.feed_id = observation.feed_id AND w.withdrawn_at <= :as_of
+            AND w.withdrawn_at >= observation.recorded_at))
     ORDER BY feed_id, start_at, kind, known_at DESC, recorded_at DESC
     LIMIT :limit
+""")
+
+
+# What followed from the observations before does so no longer.
+_FORGET_DAYS = text("""
+    DELETE FROM observation_day
+    WHERE feed_id = :feed_id AND day >= CAST(CAST(:start_at AS timestamptz) AS date)
+      AND day <= CAST(CAST(:end_at AS timestamptz) - interval '1 microsecond' AS date)
+""")
+
+_MEASURED = text("""
+    SELECT DISTINCT ON (start_at)
+           CAST(extract(epoch FROM start_at) AS float8) AS start_s,
+           CAST(extract(epoch FROM end_at) AS float8) AS end_s, value, unit
+    FROM observation
+    WHERE feed_id = :feed_id AND kind = 'measured' AND recorded_at <= :as_of
+      AND start_at >= :start_at AND start_at < :end_at
+    ORDER BY start_at, known_at DESC, recorded_at DESC
 """)
 
 
@@ -87,7 +114,16 @@ class ObservationRepository:
         arrays = {name: [getattr(item, name) for item in found] for name in columns}
         arrays["kind"] = [item.kind.value for item in found]
         values = {"feed_id": feed_id, "recorded_at": recorded_at, **arrays}
-        return self._connection.execute(_ADD, values).rowcount
+        stored = self._connection.execute(_ADD, values).rowcount
+        if stored:
+            start_at = min(item.start_at for item in found)
+            self.forget_days(feed_id, Interval(start_at, max(item.end_at for item in found)))
+        return stored
+
+    def forget_days(self, feed_id: int, interval: Interval) -> None:
+        """Drop the days kept that ``interval`` touches: what they said is no longer so."""
+        values = {"feed_id": feed_id, "start_at": interval.start_at, "end_at": interval.end_at}
+        self._connection.execute(_FORGET_DAYS, values)
 
     def load_known(
         self,
@@ -116,11 +152,31 @@ class ObservationRepository:
             found[row.feed_id].append(_observation(row))
         return found
 
+    def load_measured(self, feed_id: int, interval: Interval, as_of: datetime) -> Measured:
+        """Every final value that begins in ``interval``, as recorded up to ``as_of``."""
+        values = {
+            "feed_id": feed_id,
+            "as_of": as_of,
+            "start_at": interval.start_at,
+            "end_at": interval.end_at,
+        }
+        rows = self._connection.execute(_MEASURED, values).all()
+        return Measured(
+            starts_s=[row.start_s for row in rows],
+            ends_s=[row.end_s for row in rows],
+            values=[row.value for row in rows],
+            unit=rows[-1].unit if rows else "",
+        )
+
     def load_last_begun(self, feed_id: int, now: datetime) -> Observation | None:
-        """Return the value that began most lately before ``now``, however long ago."""
+        """Return the provider's value that began most lately before ``now``, however long ago."""
         query = (
             select(observation)
-            .where(observation.c.feed_id == feed_id, observation.c.start_at <= now)
+            .where(
+                observation.c.feed_id == feed_id,
+                observation.c.start_at <= now,
+                observation.c.kind != ValueKind.MODELLED.value,
+            )
             .order_by(
                 observation.c.start_at.desc(),
                 (observation.c.kind == ValueKind.MEASURED.value).desc(),
@@ -130,6 +186,16 @@ class ObservationRepository:
         )
         row = self._connection.execute(query).one_or_none()
         return None if row is None else _observation(row)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Final values as columns, by start, in seconds since the epoch; ``unit`` of the newest."""
+
+    starts_s: list[float]
+    ends_s: list[float]
+    values: list[float]
+    unit: str
 
 
 def _observation(row: Row[tuple[object, ...]]) -> Observation:

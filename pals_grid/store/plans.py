@@ -1,25 +1,18 @@
-"""Plans, what they saw, their intervals and each node's envelopes."""
+"""A site's plans, version by version: what they saw and their intervals."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy import func, insert, select
-from sqlalchemy.dialects.postgresql import Range
+from sqlalchemy import func, insert, select, text
 
-from pals_grid.core.budget import (
-    BudgetInterval,
-    Plan,
-    PlanInput,
-    PowerBudget,
-    PowerEnvelope,
-    Reason,
-)
+from pals_grid.core.budget import Finding, Plan, PowerBudget
 from pals_grid.core.errors import NotFound
-from pals_grid.core.intervals import Interval
-from pals_grid.core.series import Quantity, ValueKind
-from pals_grid.store.tables import envelope, feed, node, plan, plan_input, plan_interval
+from pals_grid.store.plan_rows import input_row, interval_row, read_input, read_interval
+from pals_grid.store.tables import feed, plan, plan_input, plan_interval
+from pals_grid.store.tables import node as node_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,17 +20,28 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
+    from pals_grid.core.budget import BudgetInterval, PlanInput
+    from pals_grid.core.intervals import Interval
     from pals_grid.core.site import Site
 
-_INTERVAL_NUMBERS = (
-    "limit_w",
-    "price_per_mwh",
-    "carbon_g_per_kwh",
-    "demand_tokens_per_s",
-    "planned_tokens_per_s",
-    "expected_power_w",
-    "shortfall_tokens_per_s",
-)
+THINNED_AT_ONCE = 100_000
+
+# Rows of the previous release name their interval, and go before it.
+_THIN = text("""
+    WITH old AS (
+        SELECT id, lead(created_at) OVER (ORDER BY version) AS replaced_at,
+               max(version) OVER () - version AS behind
+        FROM plan WHERE site_id = :site_id
+    ), never AS (
+        SELECT item.plan_id, item.during
+        FROM old JOIN plan_interval AS item ON item.plan_id = old.id
+        WHERE old.behind >= :keep AND lower(item.during) >= old.replaced_at
+          AND NOT EXISTS (SELECT FROM envelope_row WHERE envelope_row.plan_id = old.id)
+        LIMIT :at_once
+    )
+    DELETE FROM plan_interval USING never
+    WHERE plan_interval.plan_id = never.plan_id AND plan_interval.during = never.during
+""")
 
 
 class PlanRepository:
@@ -63,31 +67,24 @@ class PlanRepository:
             "planner": budget.planner,
             "trigger": trigger,
             "policy": msgspec.to_builtins(site.policy),
+            "findings": msgspec.to_builtins(budget.findings),
             "created_at": created_at,
         }
         plan_id = self._connection.execute(insert(plan).values(row).returning(plan.c.id)).scalar()
         assert plan_id is not None
         if inputs:
-            self._connection.execute(insert(plan_input), [_input_row(plan_id, i) for i in inputs])
-        rows = [_interval_row(plan_id, item) for item in budget.intervals]
+            self._connection.execute(insert(plan_input), [input_row(plan_id, i) for i in inputs])
+        rows = [interval_row(plan_id, item) for item in budget.intervals]
         self._connection.execute(insert(plan_interval), rows)
         return Plan(plan_id, site.id, version, created_at, trigger, tuple(inputs), budget)
 
-    def insert_envelopes(self, plan_id: int, envelopes: Sequence[PowerEnvelope]) -> None:
-        """Store the nodes' shares of a plan; each spans one of its intervals exactly."""
-        rows = [
-            {
-                "plan_id": plan_id,
-                "node_id": item.node_id,
-                "during": _during(item.interval),
-                "power_min_w": item.power_min_w,
-                "power_max_w": item.power_max_w,
-                "target_tokens_per_s": item.target_tokens_per_s,
-            }
-            for item in envelopes
-        ]
-        if rows:
-            self._connection.execute(insert(envelope), rows)
+    def thin(self, site_id: int, keep: int) -> int:
+        """Of a site's plans but the last ``keep`` delete what never came into force.
+
+        Those are the intervals that begin when the next plan was made already. Returns how many.
+        """
+        values = {"site_id": site_id, "keep": keep, "at_once": THINNED_AT_ONCE}
+        return self._connection.execute(_THIN, values).rowcount
 
     def latest_key(self, site_id: int) -> tuple[int, int] | None:
         """Return id and version of the plan in force, or None without a plan."""
@@ -102,7 +99,7 @@ class PlanRepository:
 
     def latest_version_for_node(self, node_id: int) -> int | None:
         """Return the version in force at the node's site, or None without a plan."""
-        site_id = select(node.c.site_id).where(node.c.id == node_id).scalar_subquery()
+        site_id = select(node_table.c.site_id).where(node_table.c.id == node_id).scalar_subquery()
         query = select(func.max(plan.c.version)).where(plan.c.site_id == site_id)
         return self._connection.execute(query).scalar()
 
@@ -125,8 +122,36 @@ class PlanRepository:
             created_at=row.created_at,
             trigger=row.trigger,
             inputs=self._load_inputs(row.id),
-            budget=PowerBudget(row.planner, self._load_intervals(row.id)),
+            budget=PowerBudget(
+                row.planner,
+                self._load_intervals(row.id),
+                msgspec.convert(row.findings, tuple[Finding, ...]),
+            ),
         )
+
+    def load_findings(self, site_id: int) -> tuple[Finding, ...]:
+        """Return what the plan in force could not keep; nothing without a plan."""
+        query = select(plan.c.findings).where(plan.c.site_id == site_id)
+        found = self._connection.execute(query.order_by(plan.c.version.desc()).limit(1)).scalar()
+        return () if found is None else msgspec.convert(found, tuple[Finding, ...])
+
+    def load_expected_power_w(self, site_id: int, before: Interval) -> float | None:
+        """Return what the site was expected to draw when ``before`` ended.
+
+        By the last plan that was made since it began and covers that instant.
+        """
+        query = (
+            select(plan_interval.c.expected_power_w)
+            .join(plan, plan.c.id == plan_interval.c.plan_id)
+            .where(
+                plan.c.site_id == site_id,
+                plan.c.created_at >= before.start_at,
+                plan_interval.c.during.contains(before.end_at - timedelta.resolution),
+            )
+            .order_by(plan.c.version.desc())
+            .limit(1)
+        )
+        return self._connection.execute(query).scalar()
 
     def list_before(
         self, site_id: int, version: int | None, limit: int
@@ -151,21 +176,24 @@ class PlanRepository:
             query = query.where(plan.c.version < version)
         return list(self._connection.execute(query))
 
-    def load_envelopes(
-        self, plan_id: int, *, node_id: int | None = None, from_at: datetime | None = None
-    ) -> list[PowerEnvelope]:
-        """Envelopes of a plan by time and node, those that end after ``from_at``."""
-        query = (
-            select(envelope, plan_interval.c.reason, plan_interval.c.event_id)
-            .join(plan_interval)
-            .where(envelope.c.plan_id == plan_id)
-            .order_by(envelope.c.during, envelope.c.node_id)
+    def list_made(self, site_id: int, since: datetime) -> list[tuple[int, int, datetime]]:
+        """Version, id and time of a site's plans from the one in force at ``since`` on."""
+        first = (
+            select(func.coalesce(func.max(plan.c.version), 0))
+            .where(plan.c.site_id == site_id, plan.c.created_at <= since)
+            .scalar_subquery()
         )
-        if node_id is not None:
-            query = query.where(envelope.c.node_id == node_id)
-        if from_at is not None:
-            query = query.where(func.upper(envelope.c.during) > from_at)
-        return [_envelope(row) for row in self._connection.execute(query)]
+        query = (
+            select(plan.c.version, plan.c.id, plan.c.created_at)
+            .where(plan.c.site_id == site_id, plan.c.version >= first)
+            .order_by(plan.c.version)
+        )
+        return [(row.version, row.id, row.created_at) for row in self._connection.execute(query)]
+
+    def find_id(self, site_id: int, version: int) -> int | None:
+        """Return the id of a version of a site's plan, or None."""
+        query = select(plan.c.id).where(plan.c.site_id == site_id, plan.c.version == version)
+        return self._connection.execute(query).scalar()
 
     def _load_inputs(self, plan_id: int) -> tuple[PlanInput, ...]:
         query = (
@@ -174,71 +202,9 @@ class PlanRepository:
             .where(plan_input.c.plan_id == plan_id)
             .order_by(plan_input.c.feed_id)
         )
-        return tuple(_input(row) for row in self._connection.execute(query))
+        return tuple(read_input(row) for row in self._connection.execute(query))
 
     def _load_intervals(self, plan_id: int) -> tuple[BudgetInterval, ...]:
         query = select(plan_interval).where(plan_interval.c.plan_id == plan_id)
         rows = self._connection.execute(query.order_by(plan_interval.c.during))
-        return tuple(_interval(row) for row in rows)
-
-
-def _during(interval: Interval) -> Range[datetime]:
-    return Range(interval.start_at, interval.end_at, bounds="[)")
-
-
-def _input_row(plan_id: int, item: PlanInput) -> dict[str, object]:
-    return {
-        "plan_id": plan_id,
-        "feed_id": item.feed_id,
-        "as_of": item.as_of,
-        "latest_known_at": item.latest_known_at,
-        "values": item.values,
-        "coverage_ratio": item.coverage_ratio,
-        "kinds": [kind.value for kind in item.kinds],
-    }
-
-
-def _input(row: Row[tuple[object, ...]]) -> PlanInput:
-    return PlanInput(
-        feed_id=row.feed_id,
-        feed=row.name,
-        quantity=Quantity(row.quantity),
-        as_of=row.as_of,
-        latest_known_at=row.latest_known_at,
-        values=row._mapping["values"],  # noqa: SLF001 - public by its documentation
-        coverage_ratio=row.coverage_ratio,
-        kinds=tuple(ValueKind(kind) for kind in row.kinds),
-    )
-
-
-def _interval_row(plan_id: int, item: BudgetInterval) -> dict[str, object]:
-    return {
-        "plan_id": plan_id,
-        "during": _during(item.interval),
-        "reason": item.reason.value,
-        "explanation": item.explanation,
-        "event_id": item.event_id,
-        **{name: getattr(item, name) for name in _INTERVAL_NUMBERS},
-    }
-
-
-def _interval(row: Row[tuple[object, ...]]) -> BudgetInterval:
-    return BudgetInterval(
-        interval=Interval(row.during.lower, row.during.upper),
-        reason=Reason(row.reason),
-        explanation=row.explanation,
-        event_id=row.event_id,
-        **{name: getattr(row, name) for name in _INTERVAL_NUMBERS},
-    )
-
-
-def _envelope(row: Row[tuple[object, ...]]) -> PowerEnvelope:
-    return PowerEnvelope(
-        node_id=row.node_id,
-        interval=Interval(row.during.lower, row.during.upper),
-        power_min_w=row.power_min_w,
-        power_max_w=row.power_max_w,
-        target_tokens_per_s=row.target_tokens_per_s,
-        reason=Reason(row.reason),
-        event_id=row.event_id,
-    )
+        return tuple(read_interval(row) for row in rows)

@@ -83,6 +83,52 @@ def load_mean_power(
     return (energy_j / covered_s, covered_s) if covered_s else None
 
 
+def load_draw(
+    connection: Connection, site_id: int, interval: Interval, seen_after: datetime
+) -> tuple[float, float]:
+    """Mean power in W of a site's nodes seen after ``seen_after``, from whole minutes.
+
+    Only nodes that reported in ``interval`` count; the second figure is their share of all those
+    nodes' most power, 0 to 1.
+    """
+    energy_j, duration_s = engine_minute.c.node_energy_j, engine_minute.c.duration_s
+    engines = (
+        select(
+            engine_minute.c.node_id,
+            (func.sum(energy_j) / func.sum(duration_s)).label("power_w"),
+        )
+        .join(node, node.c.id == engine_minute.c.node_id)
+        .where(
+            node.c.site_id == site_id,
+            engine_minute.c.start_at >= interval.start_at,
+            engine_minute.c.start_at < interval.end_at,
+        )
+        .group_by(engine_minute.c.node_id, engine_minute.c.engine)
+        .subquery()
+    )
+    nodes = (
+        select(engines.c.node_id, func.sum(engines.c.power_w).label("power_w"))
+        .group_by(engines.c.node_id)
+        .subquery()
+    )
+    heard_w = func.sum(node.c.power_max_w).filter(nodes.c.node_id.is_not(None))
+    query = (
+        select(
+            func.coalesce(func.sum(nodes.c.power_w), 0.0),
+            func.coalesce(heard_w / func.nullif(func.sum(node.c.power_max_w), 0.0), 0.0),
+        )
+        .select_from(node)
+        .outerjoin(nodes, nodes.c.node_id == node.c.id)
+        .where(
+            node.c.site_id == site_id,
+            node.c.removed_at.is_(None),
+            node.c.last_seen_at > seen_after,
+        )
+    )
+    power_w, heard_ratio = connection.execute(query).one()
+    return power_w, heard_ratio
+
+
 _COUNTS = ("requests_arrived", "requests_finished")
 _SUMS = ("node_energy_j", "gpu_energy_j", "tokens_out", "power_limit_j", *_COUNTS)
 

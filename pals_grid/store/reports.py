@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 from sqlalchemy import DateTime, Double, Text, case, column, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
 
+from pals_grid.core.fallback import feed_order
 from pals_grid.core.fleet import Origin
-from pals_grid.core.series import Quantity, ValueKind
+from pals_grid.core.intervals import Interval
+from pals_grid.core.pricing import StepPricing
+from pals_grid.core.series import KIND_RANK, Quantity, ValueKind
 from pals_grid.core.units import J_PER_KWH, J_PER_MWH
-from pals_grid.store.tables import engine_minute, feed, node, observation, site
+from pals_grid.store.feeds import FeedRepository
+from pals_grid.store.sites import SiteRepository
+from pals_grid.store.tables import engine_hour, engine_minute, feed, node, observation
+from pals_grid.store.tariffs import TariffRepository
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, RowMapping, Select, TableValuedAlias
 
-    from pals_grid.core.intervals import Interval
+    from pals_grid.core.pricing import Pricing
 
 GROUPINGS = frozenset({"node", "model", "hour"})
 
@@ -42,7 +48,8 @@ class EnergyRow:
 
     ``cost`` (in the site's currency) and ``carbon_g`` (average intensity) are of the energy at
     node boundary; None where no signal covers any of it. ``priced_ratio`` and ``carbon_ratio``
-    are the shares of that energy which a signal covers, 0 to 1.
+    are the shares of that energy which a signal covers, 0 to 1; ``price_feeds`` and
+    ``carbon_feeds`` are the names of the feeds that gave those values.
     """
 
     node: str | None
@@ -63,6 +70,8 @@ class EnergyRow:
     origins: frozenset[Origin]
     price_kinds: frozenset[ValueKind]
     carbon_kinds: frozenset[ValueKind]
+    price_feeds: frozenset[str]
+    carbon_feeds: frozenset[str]
 
 
 class ReportRepository:
@@ -75,9 +84,11 @@ class ReportRepository:
         """Energy of the minutes that start inside ``interval``, by node, model and hour.
 
         Each minute is priced with the value known best today: measured before forecast before
-        synthetic, then of a feed that is still there, then of the feed that was made first, as
-        in planning, then the latest known. Prices in another currency than the site's are left
-        out, and so is marginal carbon intensity.
+        synthetic, then of a feed that is still there, then of the feed that planning asks first
+        (``core.fallback.feed_order``), then the latest known. A price is what the site pays for
+        energy by the tariff that was in force then; demand charges are no part of it. Prices in a
+        currency that the tariff does not convert are left out, and so are values of our
+        own model and marginal intensity.
         """
         price = self._load_steps(site_id, interval, Quantity.PRICE)
         carbon = self._load_steps(site_id, interval, Quantity.AVERAGE_INTENSITY)
@@ -95,6 +106,8 @@ class ReportRepository:
                 func.array_agg(engine_minute.c.node_energy_origin.distinct()).label("node_origins"),
                 func.array_agg(price.kind.distinct()).label("price_kinds"),
                 func.array_agg(carbon.kind.distinct()).label("carbon_kinds"),
+                func.array_agg(price.feed.distinct()).label("price_feeds"),
+                func.array_agg(carbon.feed.distinct()).label("carbon_feeds"),
             )
             .join(node, node.c.id == engine_minute.c.node_id)
             .outerjoin(price.steps, price.at_minute)
@@ -110,18 +123,51 @@ class ReportRepository:
         )
         return [_energy_row(row) for row in self._connection.execute(query).mappings()]
 
+    def origins(self, site_id: int, interval: Interval) -> frozenset[Origin]:
+        """How the nodes' power of the hours that start inside ``interval`` is known."""
+        query = (
+            select(engine_hour.c.node_energy_origin)
+            .distinct()
+            .join(node, node.c.id == engine_hour.c.node_id)
+            .where(
+                node.c.site_id == site_id,
+                engine_hour.c.start_at >= interval.start_at,
+                engine_hour.c.start_at < interval.end_at,
+            )
+        )
+        return frozenset(Origin(name) for name in self._connection.execute(query).scalars())
+
     def _load_steps(self, site_id: int, interval: Interval, quantity: Quantity) -> _Steps:
         """The best known values over ``interval``, as a step function of the minute."""
-        latest = _select_latest(site_id, interval, quantity)
-        if quantity is Quantity.PRICE:
-            latest = latest.where(observation.c.unit == site.c.policy["currency"].astext + "/MWh")
-        found = latest.subquery()
-        worst_first = select(found).order_by(
-            found.c.rank, found.c.present, found.c.feed_id.desc(), found.c.known_at
+        query = _select_latest(site_id, interval, quantity)
+        worst_first = self._worst_first(
+            site_id, quantity, self._connection.execute(query).mappings().all()
+        )
+        if quantity is not Quantity.PRICE:
+            return _Steps.painted(quantity.value, worst_first)
+        pricing = TariffRepository(self._connection).load_pricing(
+            SiteRepository(self._connection).load_by_id(site_id)
         )
         return _Steps.painted(
-            quantity.value, self._connection.execute(worst_first).mappings().all()
+            quantity.value,
+            [row for row in worst_first if pricing.can_price(row["unit"], row["start_at"])],
+            pricing,
         )
+
+    def _worst_first(
+        self, site_id: int, quantity: Quantity, found: Sequence[RowMapping]
+    ) -> list[RowMapping]:
+        feeds = FeedRepository(self._connection).list_all(site_id)
+        order = feed_order([item for item in feeds if item.quantity is quantity])
+        place = {feed_id: i for i, feed_id in enumerate(order)}
+
+        def worth(row: RowMapping) -> tuple[object, ...]:
+            feed_id = row["feed_id"]
+            # Feeds that are gone come behind, by their creation.
+            behind = place.get(feed_id, len(place) + feed_id)
+            return row["rank"], row["present"], -behind, row["known_at"]
+
+        return sorted(found, key=worth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +178,42 @@ class _Steps:
     at_minute: ColumnElement[bool]
 
     @classmethod
-    def painted(cls, name: str, worst_first: Sequence[RowMapping]) -> _Steps:
-        """Lay the values over each other, the best last; gaps have no value."""
-        edges = sorted({row[end] for row in worst_first for end in ("start_at", "end_at")})
-        values: list[float | None] = [None] * len(edges)
-        kinds: list[str | None] = [None] * len(edges)
+    def painted(
+        cls, name: str, worst_first: Sequence[RowMapping], pricing: Pricing | None = None
+    ) -> _Steps:
+        """Lay the values over each other, the best last; gaps have no value.
+
+        With ``pricing`` a value becomes what the site pays, cut where its tariff changes that.
+        """
+        marks = {row[end] for row in worst_first for end in ("start_at", "end_at")}
+        steps_of = None
+        if pricing is not None and marks:
+            steps_of = StepPricing(pricing, Interval(min(marks), max(marks)))
+            marks |= set(steps_of.edges)
+        edges = sorted(marks)
+        rows: list[RowMapping | None] = [None] * len(edges)
         for row in worst_first:
             first, last = bisect_left(edges, row["start_at"]), bisect_left(edges, row["end_at"])
-            values[first:last] = [row["value"]] * (last - first)
-            kinds[first:last] = [row["kind"]] * (last - first)
+            rows[first:last] = [row] * (last - first)
+        values = [
+            None if row is None else _value(row, at, steps_of)
+            for at, row in zip(edges, rows, strict=True)
+        ]
+        kinds, feeds = (
+            [None if row is None else row[name] for row in rows] for name in ("kind", "feed")
+        )
         steps = (
-            func.unnest(literal(values, ARRAY(Double)), literal(kinds, ARRAY(Text)))
+            func.unnest(
+                literal(values, ARRAY(Double)),
+                literal(kinds, ARRAY(Text)),
+                literal(feeds, ARRAY(Text)),
+            )
             .table_valued(
-                column("value", Double), column("kind", Text), with_ordinality="step", name=name
+                column("value", Double),
+                column("kind", Text),
+                column("feed", Text),
+                with_ordinality="step",
+                name=name,
             )
             .render_derived()
         )
@@ -163,29 +232,46 @@ class _Steps:
         """The value's kind; NULL in a gap."""
         return self.steps.c.kind
 
+    @property
+    def feed(self) -> ColumnElement[str]:
+        """Name of the feed that gave the value; NULL in a gap."""
+        return self.steps.c.feed
+
+
+def _value(row: RowMapping, at: datetime, pricing: StepPricing | None) -> float | None:
+    """Value of the step that begins ``at``; a price by the tariff that was in force then."""
+    if pricing is not None:
+        return pricing.price_at(at, row["value"], row["unit"])
+    value: float = row["value"]
+    return value
+
 
 def _select_latest(
     site_id: int, interval: Interval, quantity: Quantity
 ) -> Select[tuple[object, ...]]:
     """Of each feed, slot and kind the latest known value; no other of them can win."""
-    rank = case({"measured": 2, "forecast": 1, "synthetic": 0}, value=observation.c.kind, else_=-1)
+    rank = case(
+        {str(kind): rank for kind, rank in KIND_RANK.items()}, value=observation.c.kind, else_=-99
+    )
     return (
         select(
             observation.c.feed_id,
+            feed.c.name.label("feed"),
             observation.c.start_at,
             observation.c.end_at,
             observation.c.value,
             observation.c.kind,
+            observation.c.unit,
             rank.label("rank"),
             feed.c.removed_at.is_(None).label("present"),
             observation.c.known_at,
         )
         .ext(distinct_on(observation.c.feed_id, observation.c.start_at, observation.c.kind))
         .join(feed, feed.c.id == observation.c.feed_id)
-        .join(site, site.c.id == feed.c.site_id)
         .where(
             feed.c.site_id == site_id,
             feed.c.quantity == quantity.value,
+            observation.c.kind != ValueKind.MODELLED.value,
             observation.c.start_at < interval.end_at,
             observation.c.end_at > interval.start_at,
             or_(feed.c.removed_at.is_(None), observation.c.start_at < feed.c.removed_at),
@@ -228,6 +314,8 @@ def _energy_row(row: RowMapping) -> EnergyRow:
         origins=frozenset(Origin(name) for name in origins),
         price_kinds=_kinds(row["price_kinds"]),
         carbon_kinds=_kinds(row["carbon_kinds"]),
+        price_feeds=frozenset(name for name in row["price_feeds"] if name is not None),
+        carbon_feeds=frozenset(name for name in row["carbon_feeds"] if name is not None),
     )
 
 

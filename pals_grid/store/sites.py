@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pals_grid.core.errors import Conflict, NotFound
-from pals_grid.core.site import Site, SitePolicy
+from pals_grid.core.site import LiveGrants, Site, SitePolicy
 from pals_grid.store.engine import lock
 from pals_grid.store.tables import site
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from sqlalchemy import Connection, Row
@@ -86,6 +87,17 @@ class SiteRepository:
         if row is None:
             raise NotFound("site", site_id)
         return _site(row)
+
+    def load_some(self, site_ids: Collection[int]) -> dict[int, Site]:
+        """Return the sites of these ids, by id."""
+        query = select(site).where(site.c.id.in_(site_ids))
+        return {row.id: _site(row) for row in self._connection.execute(query)}
+
+    def load_live_modes(self, site_ids: Collection[int]) -> dict[int, LiveGrants]:
+        """Return whether these sites want live grants, by id."""
+        mode = func.coalesce(site.c.policy["live_grants"].astext, LiveGrants.OFF.value)
+        query = select(site.c.id, mode.label("mode")).where(site.c.id.in_(site_ids))
+        return {row.id: LiveGrants(row.mode) for row in self._connection.execute(query)}
 
     def list_after(self, slug: str | None, limit: int | None) -> list[Site]:
         """Up to ``limit`` sites (None: all) by slug, those after ``slug``."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from pals_grid.core.fleet import Origin
+from pals_grid.core.intervals import Interval, floor_to
+from pals_grid.store.demand import DEMAND_BIN, DemandRepository
 from pals_grid.store.engine import lock
 from pals_grid.store.ingest import check_batch, insert_engine_rows, insert_gpu_rows
 from pals_grid.store.partitions import ensure_partitions
-from pals_grid.store.power_series import PowerPoint, load_mean_power, load_power_points
+from pals_grid.store.power_series import PowerPoint, load_draw, load_mean_power, load_power_points
 from pals_grid.store.tables import engine_row, ingest_batch, node
 from pals_grid.wire.messages import EngineRow
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, RowMapping
 
-    from pals_grid.core.intervals import Interval
     from pals_grid.wire.messages import TelemetryBatch
 
 __all__ = ["PowerPoint", "StoredEngineRow", "TelemetryRepository"]
@@ -46,6 +47,17 @@ class StoredEngineRow:
     def key(self) -> tuple[datetime, int, str]:
         """What ``load_engine_rows`` takes as ``after``."""
         return (self.row.start_at, self.node_id, self.row.engine)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Sums of a site over one step."""
+
+    start_at: datetime
+    tokens_out: float
+    requests_arrived: float
+    requests_finished: float
+    covered_s: float
 
 
 class TelemetryRepository:
@@ -118,21 +130,53 @@ class TelemetryRepository:
         back. Where nodes report no arrivals, what was served. Steps with rows over less than
         five minutes are left out: too little to judge demand by.
         """
-        points = [
-            point
-            for point in load_power_points(self._connection, site_id, interval, step_s)
-            if point.covered_s >= min(step_s, LEAST_RECORD_S)
-        ]
-        finished = sum(point.requests_finished_per_s * point.covered_s for point in points)
-        arrived = sum(point.requests_arrived_per_s * point.covered_s for point in points)
+        found = self._load_demand(site_id, interval, timedelta(seconds=step_s))
+        steps = [step for step in found if step.covered_s >= min(step_s, LEAST_RECORD_S)]
+        finished = sum(step.requests_finished for step in steps)
+        arrived = sum(step.requests_arrived for step in steps)
         if finished == 0 or arrived == 0:
-            return [(point.start_at, point.tokens_out_per_s) for point in points]
-        each = sum(point.tokens_out_per_s * point.covered_s for point in points) / finished
-        return [(point.start_at, point.requests_arrived_per_s * each) for point in points]
+            return [(step.start_at, step.tokens_out / step.covered_s) for step in steps]
+        each = sum(step.tokens_out for step in steps) / finished
+        return [(step.start_at, step.requests_arrived * each / step.covered_s) for step in steps]
+
+    def _load_demand(self, site_id: int, interval: Interval, step: timedelta) -> list[_Asked]:
+        """Read the sums that are kept of five minutes, and since the last of them the rows.
+
+        The rows alone where steps are no multiples of five minutes.
+        """
+        demand = DemandRepository(self._connection)
+        latest_at = None if step % DEMAND_BIN else demand.latest_at(site_id)
+        fresh_at = interval.start_at
+        kept: list[_Asked] = []
+        if latest_at is not None and latest_at > interval.start_at:
+            fresh_at = max(interval.start_at, min(floor_to(latest_at, step), interval.end_at))
+        if fresh_at > interval.start_at:
+            sums = demand.load(site_id, Interval(interval.start_at, fresh_at), step)
+            kept = [_Asked(*row) for row in sums]
+        if fresh_at >= interval.end_at:
+            return kept
+        fresh = Interval(fresh_at, interval.end_at)
+        points = load_power_points(self._connection, site_id, fresh, step.total_seconds())
+        return kept + [
+            _Asked(
+                point.start_at,
+                point.tokens_out_per_s * point.covered_s,
+                point.requests_arrived_per_s * point.covered_s,
+                point.requests_finished_per_s * point.covered_s,
+                point.covered_s,
+            )
+            for point in points
+        ]
 
     def mean_site_power_w(self, site_id: int, interval: Interval) -> tuple[float, float] | None:
         """Mean power at node boundary in W, and the seconds covered; None without rows."""
         return load_mean_power(self._connection, site_id, interval)
+
+    def load_draw(
+        self, site_id: int, interval: Interval, seen_after: datetime
+    ) -> tuple[float, float]:
+        """Mean power of the nodes that are there, and whose share it is; see ``load_draw``."""
+        return load_draw(self._connection, site_id, interval, seen_after)
 
     def forget_batches(self, before_at: datetime) -> int:
         """Delete the notes of batches received before; their rows stay. Returns how many."""

@@ -17,11 +17,12 @@ from pals_grid.core.intervals import Interval, parse_instant
 from pals_grid.core.ports import FetchContext
 from pals_grid.core.series import Observation, Quantity, ValueKind
 from pals_grid.core.site import SitePolicy
-from pals_grid.feeds.cache import CachedHttp
+from pals_grid.feeds.addresses import AddressRule, read_network
+from pals_grid.feeds.cache import Answers
 from pals_grid.feeds.guard import fetch_guarded
 from pals_grid.feeds.http import RequestsHttp
 from pals_grid.feeds.registry import ConnectorRegistry
-from pals_grid.planner.first import plan_power_budget
+from pals_grid.planner.linear import plan_power_budget
 from pals_grid.service.context import Context
 from pals_grid.service.feeds import (
     FeedRequest,
@@ -41,9 +42,11 @@ from pals_grid.wire.messages import CurvePoint, GpuDescription, RegisterRequest
 
 TOKEN = "the-right-token"
 REGISTRY = ConnectorRegistry()
+HTTP = RequestsHttp(rule=AddressRule((read_network("127.0.0.0/8"),)))
 # The Octopus and NESO recordings meet here.
 EVENING_AT = parse_instant("evening", "2020-05-24T20:40Z")
 TARIFF_PATH = "/v1/products/AGILE-18-02-21/electricity-tariffs/E-1R-AGILE-18-02-21-D"
+EIA_PATH = "/v2/electricity/rto/fuel-type-data/data/"
 ENTSOE_FILES = {
     "10YNL----------L": "A44_NL_2024-09-02_A03_PT60M.xml",
     "10YBE----------2": "A44_BE_2024-10-08_A03_PT60M.xml",
@@ -84,8 +87,8 @@ class Providers(BaseHTTPRequestHandler):
             return 200, f"fixtures/neso_carbon/{name}.json"
         if path.startswith("/regional/intensity/"):
             return 200, "fixtures/neso_carbon/pc_with_dates.json"
-        if path == "/api":
-            return self._find_entsoe(query)
+        if path in {"/api", EIA_PATH}:
+            return self._find_entsoe(query) if path == "/api" else self._find_eia(query)
         if path.startswith("/series/"):
             return 200, path.removeprefix("/")
         return 404, b'{"detail": "Not found."}'
@@ -93,8 +96,15 @@ class Providers(BaseHTTPRequestHandler):
     def _find_entsoe(self, query: dict[str, list[str]]) -> tuple[int, str | bytes]:
         if query["securityToken"] != [TOKEN]:
             return 401, f"Unauthorized: {query['securityToken'][0]}".encode()
+        if query["documentType"] == ["A75"]:
+            return 200, "fixtures/entsoe/A75_NL_2024-09-02_PT15M_A03.xml"
         name = ENTSOE_FILES.get(query["in_Domain"][0])
         return 200, f"fixtures/entsoe/{name or 'ACK_invalid_request_handmade.xml'}"
+
+    def _find_eia(self, query: dict[str, list[str]]) -> tuple[int, str | bytes]:
+        if query["api_key"] != [TOKEN]:
+            return 403, f'{{"error": "no such key: {query["api_key"][0]}"}}'.encode()
+        return 200, b'{"response": {"total": "0", "frequency": "hourly", "data": []}}'
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
         """Keep the test output clean."""
@@ -115,7 +125,7 @@ def address(shared_data: Path) -> Iterator[str]:
 
 def fetch(name: str, options: dict[str, str], now: datetime, hours: float) -> list[Observation]:
     window = Interval(now, now + timedelta(hours=hours))
-    context = FetchContext(RequestsHttp(), now, TOKEN)
+    context = FetchContext(HTTP, now, TOKEN)
     return fetch_guarded(REGISTRY.create(name, options), window, context)
 
 
@@ -174,8 +184,29 @@ def test_entsoe_never_shows_the_token(address: str) -> None:
     connector = REGISTRY.create("entsoe", {"zone": "NL", "base_url": f"{address}/api"})
     window = Interval(EVENING_AT, EVENING_AT + timedelta(hours=1))
     with pytest.raises(FeedRejected, match=r"HTTP 401 .*securityToken=\*\*\*.*: Unauthorized") as e:
-        fetch_guarded(connector, window, FetchContext(RequestsHttp(), EVENING_AT, "wrong-token"))
+        fetch_guarded(connector, window, FetchContext(HTTP, EVENING_AT, "wrong-token"))
     assert "wrong-token" not in str(e.value)
+
+
+def test_the_generation_mix_over_http(address: str) -> None:
+    options = {"base_url": f"{address}/api", "zone": "NL", "document": "A75"}
+    night_at = parse_instant("night", "2024-09-01T22:00Z")
+    day = Interval(night_at, night_at + timedelta(hours=24))
+    context = FetchContext(HTTP, day.end_at, TOKEN)
+    found = fetch_guarded(REGISTRY.create("entsoe", options), day, context)
+    assert len(found) == 96
+    assert {item.unit for item in found} == {"gCO2eq/kWh"}
+
+
+def test_eia_never_shows_the_key(address: str) -> None:
+    hour_at = parse_instant("hour", "2022-10-31T12:00Z")
+    options = {"respondent": "PGE", "base_url": f"{address}/v2"}
+    connector = REGISTRY.create("eia", options)
+    window = Interval(hour_at - timedelta(hours=2), hour_at)
+    with pytest.raises(FeedRejected, match=r"HTTP 403 .*api_key=\*\*\*.*no such key: \*") as e:
+        fetch_guarded(connector, window, FetchContext(HTTP, hour_at, "wrong-key"))
+    assert "wrong-key" not in str(e.value)
+    assert fetch_guarded(connector, window, FetchContext(HTTP, hour_at, TOKEN)) == []
 
 
 def test_a_long_series_over_http(address: str) -> None:
@@ -199,8 +230,7 @@ def test_a_long_series_over_http(address: str) -> None:
 
 def make_context(database: Database, now: datetime) -> Context:
     clock = SimClock(now)
-    http = CachedHttp(RequestsHttp(), clock)
-    return Context(database, clock, REGISTRY, http, plan_power_budget)
+    return Context(database, clock, REGISTRY, HTTP, plan_power_budget, answers=Answers(clock))
 
 
 def make_site(context: Context, currency: str, carbon_price_per_tonne: float = 80) -> None:
@@ -316,3 +346,22 @@ def test_day_ahead_prices_reach_a_site_in_euro(
     }
     assert prices[parse_instant("last", "2024-09-02T21:00Z")] == 104.0
     assert prices[parse_instant("after", "2024-09-02T22:00Z")] is None
+
+
+def test_carbon_of_the_generation_mix_is_stored_and_planned_with(
+    address: str, database: Database, tmp_path: Path
+) -> None:
+    now = parse_instant("day", "2024-09-02T20:00Z")
+    context = make_context(database, now)
+    make_site(context, "EUR")
+    secret = tmp_path / "token"
+    secret.write_text(TOKEN)
+    options = {"zone": "NL", "document": "A75", "base_url": f"{address}/api"}
+    feed = add_feed(context, FeedRequest("hall", "carbon", "entsoe", options, f"file:{secret}"))
+    outcome = fetch_feed(context, feed.id)
+    # The recording goes on for two hours; the first fetch asks for six before.
+    assert (outcome.error, outcome.stored) == (None, 4 * 8)
+    assert load_feed(context, feed.id).feed.quantity is Quantity.AVERAGE_INTENSITY
+    first = load_plan(context, "hall").budget.intervals[0]
+    assert first.carbon_g_per_kwh is not None
+    assert first.carbon_g_per_kwh == pytest.approx(549.84, abs=0.005)

@@ -1,7 +1,7 @@
 """/nodes: who takes part, and what nodes say to the service and ask of it."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -20,16 +20,19 @@ from pals_grid.api.deps import (
     TokenDep,
 )
 from pals_grid.api.wire_schema import answers, takes
+from pals_grid.core.budget import Reason
 from pals_grid.core.fleet import Origin
 from pals_grid.service import envelopes, nodes, telemetry
 from pals_grid.service.nodes import NodeView
 from pals_grid.service.paging import Paged
-from pals_grid.store.listen import Subscription
+from pals_grid.store.listen import Notifications, Subscription
 from pals_grid.wire.messages import (
     EnvelopeSchedule,
     NodeStatus,
+    PowerGrant,
     RegisterReply,
     RegisterRequest,
+    StatusReply,
     TelemetryAck,
     TelemetryBatch,
     decode,
@@ -38,9 +41,9 @@ from pals_grid.wire.messages import (
 
 router = APIRouter(prefix="/nodes", tags=["nodes"])
 
-# A notification may be missed while the database's connection is renewed.
-LOOK_AGAIN_S = 5.0
-GLANCE_S = 0.5
+# How often a waiting request looks whether its node has gone, and, while notifications do not
+# arrive, for a plan. Thousands of nodes wait at a time.
+GLANCE_S = 5.0
 
 
 def _node(*path: str) -> Any:  # noqa: ANN401 - a default of any field's type
@@ -49,6 +52,24 @@ def _node(*path: str) -> Any:  # noqa: ANN401 - a default of any field's type
 
 def _plain(value: object) -> object:
     return msgspec.to_builtins(value) if isinstance(value, msgspec.Struct) else value
+
+
+class PlannedOut(Model):
+    """What the plan in force allows a node now, and why."""
+
+    power_max_w: float
+    target_tokens_per_s: float
+    reason: Reason
+    event_id: int | None
+
+
+class GrantOut(Model):
+    """A live grant that has not run out; a node holds it once its status names the same."""
+
+    epoch: int
+    sequence: int
+    power_w: float
+    ends_at: Instant
 
 
 class NodeOut(Model):
@@ -68,6 +89,9 @@ class NodeOut(Model):
     last_seen_at: Instant | None = _node("last_seen_at")
     online: bool
     status: Annotated[dict[str, Any] | None, BeforeValidator(_plain)]
+    planned: PlannedOut | None = None
+    grant: GrantOut | None = None
+    held_grant_w: float | None = None
 
 
 def _wire(message: msgspec.Struct, status: int = 200) -> Response:
@@ -108,12 +132,14 @@ def remove_node(context: ContextDep, node_id: int) -> None:
 
 @router.post(
     "/{node_id}/status",  # noqa: FAST003 - NodeDep reads it
-    status_code=204,
     openapi_extra=takes(NodeStatus),
+    response_class=Response,
+    responses=answers(200, StatusReply),
 )
-def record_status(context: ContextDep, node: NodeDep, body: BodyDep) -> None:
-    """Take a node's sign of life."""
-    nodes.record_status(context, node, decode(body, NodeStatus))
+def record_status(context: ContextDep, node: NodeDep, body: BodyDep) -> Response:
+    """Take a node's sign of life; the answer holds the node's live grant, if it has one."""
+    grant = nodes.record_status(context, node, decode(body, NodeStatus))
+    return _wire(StatusReply(grant=None if grant is None else PowerGrant(**asdict(grant))))
 
 
 @router.post(
@@ -141,8 +167,8 @@ async def fetch_schedule(
     wait_s: Annotated[float, Query(ge=0, le=30)] = 0.0,
 ) -> Response:
     """The node's schedule once its version is above ``after_version``; 204 when the wait ended."""
-    wait = _Wait(request, node.site_id, time.monotonic() + wait_s)
-    async with notifications.subscribe({"plan"}) as subscription:
+    wait = _Wait(request, notifications, time.monotonic() + wait_s)
+    async with notifications.subscribe({"plan"}, str(node.site_id)) as subscription:
         while True:
             version = await run_in_threadpool(envelopes.load_schedule_version, context, node.id)
             if version > after_version:
@@ -157,7 +183,7 @@ class _Wait:
     """One long-poll's patience; ``deadline_s`` is on the monotonic clock."""
 
     request: Request
-    site_id: int
+    notifications: Notifications
     deadline_s: float
 
     async def is_over(self) -> bool:
@@ -167,9 +193,10 @@ class _Wait:
         return late or stopping or await self.request.is_disconnected()
 
     async def until_planned(self, subscription: Subscription) -> None:
-        """Return at a new plan of the site, when it is time to look again, or when it is over."""
-        look_s = min(self.deadline_s, time.monotonic() + LOOK_AGAIN_S)
-        while (left_s := look_s - time.monotonic()) > 0 and not await self.is_over():
-            notification = await subscription.get(min(left_s, GLANCE_S))
-            if notification is not None and notification.key in {None, str(self.site_id)}:
+        """Return at a new plan of the site, when one may have been missed, or when it is over."""
+        while not await self.is_over():
+            left_s = self.deadline_s - time.monotonic()
+            if await subscription.get(max(0.0, min(left_s, GLANCE_S))) is not None:
+                return
+            if not self.notifications.is_connected:
                 return

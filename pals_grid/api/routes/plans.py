@@ -8,7 +8,8 @@ from pydantic import AliasPath, Field
 from pals_grid.api.base import Instant, Model, PagedOut, link_next
 from pals_grid.api.deps import ContextDep, PageDep, SiteDep
 from pals_grid.api.routes.feeds import ObservationOut
-from pals_grid.core.budget import Plan, PowerEnvelope, Reason
+from pals_grid.core.budget import Constraint, Plan, PowerEnvelope, Reason
+from pals_grid.core.fallback import Absence, SourceKind
 from pals_grid.core.series import Quantity, ValueKind
 from pals_grid.service import plans
 from pals_grid.service.paging import Paged
@@ -49,8 +50,40 @@ def _during(name: str) -> Any:  # noqa: ANN401 - a default of any field's type
     return Field(validation_alias=AliasPath("interval", name))
 
 
+class TakenFromOut(Model):
+    """The time in the past that a value was taken from."""
+
+    start_at: Instant
+    end_at: Instant
+
+
+class SlotSourceOut(Model):
+    """Where a value comes from; all kinds but ``primary`` stand in for the ``primary`` feed.
+
+    ``value`` is what was taken, in ``unit``, before any tariff. ``absence`` says why the primary
+    is not used. ``tariff_id`` is the tariff that made the price of it, 0 where there is none.
+    """
+
+    kind: SourceKind
+    feed_id: int
+    feed: str
+    value: float
+    unit: str
+    value_kind: ValueKind | None
+    taken_from: TakenFromOut | None
+    weeks_back: int
+    primary: str
+    absence: Absence | None
+    silent_since_at: Instant | None
+    tariff_id: int
+
+
 class BudgetIntervalOut(Model):
-    """The site's allowance over one interval and why; price in the site's currency."""
+    """The site's allowance over one interval and why; price in the site's currency.
+
+    The price is what the site pays for energy, by its tariff; ``peak_risk_per_mwh`` stands beside
+    it: the expected coincident-peak charge of a MWh.
+    """
 
     start_at: Instant = _during("start_at")
     end_at: Instant = _during("end_at")
@@ -63,11 +96,36 @@ class BudgetIntervalOut(Model):
     planned_tokens_per_s: float
     expected_power_w: float
     shortfall_tokens_per_s: float
+    shadow_price_per_kw_h: float
     event_id: int | None
+    peak_risk_per_mwh: float
+    price_source: SlotSourceOut | None
+    carbon_source: SlotSourceOut | None
+
+
+class SubstitutionOut(Model):
+    """Consecutive intervals whose value of one signal is a substitute, and why."""
+
+    quantity: Quantity
+    start_at: Instant = _during("start_at")
+    end_at: Instant = _during("end_at")
+    source: SlotSourceOut
+
+
+class FindingOut(Model):
+    """What the plan could not keep, by how much, and what it did instead."""
+
+    constraint: Constraint
+    name: str
+    start_at: Instant = _during("start_at")
+    end_at: Instant = _during("end_at")
+    amount: float
+    unit: str
+    explanation: str
 
 
 class PlanOut(Model):
-    """A plan with what it saw."""
+    """A plan with what it saw, and where something stood in for a feed."""
 
     site_id: int
     version: int
@@ -76,6 +134,8 @@ class PlanOut(Model):
     planner: str = Field(validation_alias=AliasPath("budget", "planner"))
     inputs: list[InputOut]
     intervals: list[BudgetIntervalOut] = Field(validation_alias=AliasPath("budget", "intervals"))
+    substitutions: list[SubstitutionOut]
+    findings: list[FindingOut] = Field(validation_alias=AliasPath("budget", "findings"))
 
 
 class EvidenceOut(Model):

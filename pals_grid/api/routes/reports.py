@@ -14,6 +14,7 @@ from pals_grid.core.errors import InvalidValue
 from pals_grid.core.fleet import Origin
 from pals_grid.core.series import ValueKind
 from pals_grid.service import reports
+from pals_grid.service.demand import load_demand_charges
 
 router = APIRouter(prefix="/reports", tags=["reports"])
 
@@ -48,6 +49,8 @@ class RowOut(Model):
     origins: Sorted[Origin]
     price_kinds: Sorted[ValueKind]
     carbon_kinds: Sorted[ValueKind]
+    price_feeds: Sorted[str]
+    carbon_feeds: Sorted[str]
 
 
 def _during(name: str) -> Any:  # noqa: ANN401 - a default of any field's type
@@ -58,8 +61,47 @@ def _in_order(keys: Collection[str]) -> list[str]:
     return [key for key in KEYS if key in keys]
 
 
+class PeakOut(Model):
+    """The month's highest mean power; None where nothing was measured."""
+
+    power_w: float | None
+    start_at: Instant | None
+    covered_ratio: float
+
+
+class DemandCostOut(Model):
+    """One demand charge; ``billed_w`` is the peak, or what a ratchet holds it up to."""
+
+    name: str
+    price_per_kw: float
+    peak: PeakOut
+    billed_w: float | None
+    cost: float | None
+
+
+class MonthlyDemandOut(Model):
+    """Demand charges of one whole calendar month, so far where it is ``running``.
+
+    From the power of the nodes, not the meter of the grid connection. ``coincident_cost`` is an
+    expectation over the hours at risk.
+    """
+
+    start_at: Instant = Field(validation_alias=AliasPath("month", "start_at"))
+    end_at: Instant = Field(validation_alias=AliasPath("month", "end_at"))
+    running: bool
+    tariff: str
+    currency: str
+    charges: list[DemandCostOut]
+    coincident_cost: float
+    origins: Sorted[Origin]
+
+
 class EnergyReportOut(Model):
-    """Rows by ``by`` and their total; ``cost`` is in ``currency``, at the node's boundary."""
+    """Rows by ``by`` and their total; ``cost`` is in ``currency``, at the node's boundary.
+
+    ``cost`` is of energy alone, by the tariff that was in force. ``demand_charges`` are of whole
+    months and never a part of it.
+    """
 
     site: str
     start_at: Instant = _during("start_at")
@@ -68,6 +110,7 @@ class EnergyReportOut(Model):
     currency: str
     rows: list[RowOut]
     total: RowOut
+    demand_charges: list[MonthlyDemandOut] = Field(default_factory=list)
 
 
 def read_keys(by: str) -> frozenset[str]:
@@ -97,6 +140,10 @@ def energy_report(
         bound = f"must be at most {MAX_HOURLY_DAYS} days after start_at when grouped by hour"
         raise InvalidValue("end_at", interval.end_at.isoformat(), bound)
     report = EnergyReportOut.model_validate(reports.energy_report(context, site, interval, keys))
+    report.demand_charges = [
+        MonthlyDemandOut.model_validate(month)
+        for month in load_demand_charges(context, site, interval)
+    ]
     if report_format == "csv" or (report_format is None and _prefers_csv(accept)):
         return Response(csv_of(report), media_type="text/csv; charset=utf-8")
     return report

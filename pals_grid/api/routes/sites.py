@@ -1,5 +1,6 @@
 """/sites: the grid connection, its limits and its policy."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -10,7 +11,14 @@ from pals_grid.api.base import Model, PagedOut, link_next
 from pals_grid.api.deps import ContextDep, IfMatchDep, PageDep
 from pals_grid.api.etag import version_tag
 from pals_grid.api.preconditions import precondition
-from pals_grid.core.site import DEFAULT_RESERVE_RATIO, Site, SitePolicy, Slo
+from pals_grid.core.site import (
+    DEFAULT_RESERVE_RATIO,
+    LiveGrants,
+    ServiceTier,
+    Site,
+    SitePolicy,
+    Slo,
+)
 from pals_grid.service import nodes, sites
 from pals_grid.service.paging import Paged
 
@@ -23,6 +31,16 @@ class SloBody(Model):
 
     ttft_s: float = 2.0
     itl_s: float = 0.1
+
+
+class TierBody(Model):
+    """A class of demand; the first of a site's tiers is the most important."""
+
+    name: str
+    demand_ratio: float
+    loss_ratio: float = 0.0
+    value_per_mtoken: float = 0.0
+    deferral_s: float = 0.0
 
 
 class SiteIn(Model):
@@ -43,10 +61,20 @@ class SiteIn(Model):
     slot_s: float = 1800.0
     horizon_s: float = 36 * 3600.0
     slo: SloBody = SloBody()
+    tiers: tuple[TierBody, ...] = ()
+    maximum_w: float | None = None
+    ramp_w_per_min: float | None = None
+    marginal_carbon_ratio: float = 0.0
+    carbon_cap_kg_per_day: float | None = None
+    live_grants: LiveGrants = LiveGrants.OFF
+    other_load_w: float = 0.0
 
 
 class SitePatch(Model):
-    """What changes; a field that is left out stays. The slug never changes."""
+    """What changes; a field that is left out stays, of ``slo`` too. The slug never changes.
+
+    ``tiers`` are replaced as a whole; null takes an optional bound away.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=200)] = _UNSET
     grid_connection_w: float = _UNSET
@@ -62,6 +90,13 @@ class SitePatch(Model):
     slot_s: float = _UNSET
     horizon_s: float = _UNSET
     slo: SloBody = _UNSET
+    tiers: tuple[TierBody, ...] = _UNSET
+    maximum_w: float | None = _UNSET
+    ramp_w_per_min: float | None = _UNSET
+    marginal_carbon_ratio: float = _UNSET
+    carbon_cap_kg_per_day: float | None = _UNSET
+    live_grants: LiveGrants = _UNSET
+    other_load_w: float = _UNSET
 
 
 def _policy(name: str) -> Any:  # noqa: ANN401 - a default of any field's type
@@ -88,6 +123,13 @@ class SiteOut(Model):
     slot_s: float = _policy("slot_s")
     horizon_s: float = _policy("horizon_s")
     slo: SloBody = _policy("slo")
+    tiers: tuple[TierBody, ...] = _policy("tiers")
+    maximum_w: float | None = _policy("maximum_w")
+    ramp_w_per_min: float | None = _policy("ramp_w_per_min")
+    marginal_carbon_ratio: float = _policy("marginal_carbon_ratio")
+    carbon_cap_kg_per_day: float | None = _policy("carbon_cap_kg_per_day")
+    live_grants: LiveGrants = _policy("live_grants")
+    other_load_w: float = _policy("other_load_w")
 
 
 class EnrolmentToken(Model):
@@ -99,6 +141,10 @@ class EnrolmentToken(Model):
 def _tagged(response: Response, site: Site) -> Site:
     response.headers["etag"] = version_tag(site.version)
     return site
+
+
+def _tiers(bodies: Iterable[dict[str, Any]]) -> tuple[ServiceTier, ...]:
+    return tuple(ServiceTier(**body) for body in bodies)
 
 
 @router.get("", response_model=PagedOut[SiteOut])
@@ -113,7 +159,8 @@ def list_sites(
 def create_site(context: ContextDep, body: SiteIn, response: Response) -> Site:
     """Create a site."""
     values = body.model_dump()
-    site = sites.create_site(context, SitePolicy(**{**values, "slo": Slo(**values["slo"])}))
+    values |= {"slo": Slo(**values["slo"]), "tiers": _tiers(values["tiers"])}
+    site = sites.create_site(context, SitePolicy(**values))
     response.headers["location"] = f"/api/v1/sites/{site.policy.slug}"
     return _tagged(response, site)
 
@@ -130,9 +177,11 @@ def update_site(
 ) -> Site:
     """Change a site's policy; its plan follows at once."""
     changes = body.model_dump(exclude_unset=True)
-    if "slo" in changes:
-        changes["slo"] = Slo(**changes["slo"])
     held = sites.load_site(context, slug)
+    if "slo" in changes:
+        changes["slo"] = replace(held.policy.slo, **changes["slo"])
+    if "tiers" in changes:
+        changes["tiers"] = _tiers(changes["tiers"])
     with precondition(expected, lambda: sites.load_site(context, slug).version):
         policy = replace(held.policy, **changes)
         # Without If-Match the version just read still guards what was merged with it.

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from pals_grid.core.events import EventRequest
+from pals_grid.core.feed import FeedHealth
 from pals_grid.service.events import create_event
 from pals_grid.service.nodes import authenticate_node, record_status
 from pals_grid.service.telemetry import ingest
 from pals_grid.store import migrate
+from pals_grid.store.feeds import FeedRepository
+from pals_grid.store.providers import ProviderRepository
+from pals_grid.wire.messages import GpuStatus
 from tests.unit.service.world import T0, batch, status
 
 if TYPE_CHECKING:
@@ -84,6 +92,46 @@ def test_metrics_say_what_the_service_knows(client: TestClient, world: World) ->
     assert found["pals_grid_plan_version", ""] >= 1
     assert found["pals_grid_feed_up", ""] == 1
     assert found["pals_grid_feed_age_seconds", ""] == pytest.approx(300)
+
+
+def test_alerts_are_about_metrics_that_there_are(client: TestClient, world: World) -> None:
+    world.make_site()
+    feed = world.make_feed()
+    told = FeedHealth(T0, T0, provider_key="price:host", credit_left=4.0, clock_skew_s=90.0)
+    with world.database.begin() as connection:
+        FeedRepository(connection).record_health(feed.id, told)
+        ProviderRepository(connection).admit("price:host", T0, T0, 0.0, 0.0)
+    found = scrape(client, site="oslo")
+    assert found["pals_grid_feed_credit_left", ""] == 4
+    assert found["pals_grid_feed_clock_skew_seconds", ""] == 90
+    assert found["pals_grid_feed_held_back", ""] == 0
+    assert (found["pals_grid_feed_stale", ""], found["pals_grid_feed_late", ""]) == (0, 0)
+    rules = files("pals_grid_dashboards").joinpath("prometheus/feeds.yml").read_text("utf-8")
+    (group,) = yaml.safe_load(rules)["groups"]
+    named = {name for rule in group["rules"] for name in re.findall(r"pals_\w+", rule["expr"])}
+    assert len(named) == 6
+    assert named <= {name for name, _ in found}
+    labels = {name for rule in group["rules"] for name in re.findall(r"labels\.(\w+)", str(rule))}
+    assert labels == {"feed", "site"}
+
+
+def test_metrics_say_where_node_power_comes_from_and_what_holds_a_clock(
+    client: TestClient, world: World
+) -> None:
+    world.make_site()
+    node = authenticate_node(world.context, world.register().node_token)
+    gpu = GpuStatus(
+        gpu_uuid="GPU-1",
+        power_draw_w=300.0,
+        power_limit_w=300.0,
+        clock_reasons=["power_limit", "thermal"],
+    )
+    now = msgspec.structs.replace(status(), gpus=[gpu], node_power_source="redfish")
+    record_status(world.context, node, now)
+    assert scrape(client, source="redfish")["pals_grid_node_power_watts", ""] == 800.0
+    for reason in ("power_limit", "thermal"):
+        assert scrape(client, reason=reason)["pals_grid_gpu_clock_reason", ""] == 1
+    assert scrape(client, reason="idle") == {}
 
 
 def test_counters_only_rise_over_days_and_count_late_rows(client: TestClient, world: World) -> None:

@@ -44,7 +44,7 @@ def test_every_error_is_mapped_itself(kind: type[errors.PalsGridError]) -> None:
 
 
 def test_the_tree_was_walked_and_names_are_told_apart() -> None:
-    assert len(tree()) == 17
+    assert len(tree()) == 19
     assert len({kind.name for kind in KINDS.values()}) == len(KINDS)
 
 

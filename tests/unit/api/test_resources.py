@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pals_grid.core.errors import FeedUnavailable
+from pals_grid.forecast.issued import ForecastValue
 from pals_grid.service.nodes import authenticate_node
 from pals_grid.service.telemetry import ingest
+from pals_grid.store.forecasts import ForecastRepository
+from tests.unit.service.test_forecasting import load_forecaster
 from tests.unit.service.world import T0, batch
 
 if TYPE_CHECKING:
@@ -43,8 +46,22 @@ def test_a_feed_is_added_fetched_and_read_back(client: TestClient, world: World)
     series = client.get(f"{path}/series").json()
     assert [item["value"] for item in series["items"]] == [50.0, 60.0]
     assert series["items"][0]["start_at"] == "2026-03-02T12:00:00Z"
+    day = {"start_at": T0.isoformat(), "end_at": (T0 + HOUR).isoformat(), "step_s": 1800}
+    assert client.get(f"{path}/values", params=day).json() == {
+        "feed_id": made.json()["id"],
+        "quantity": "price",
+        "unit": "EUR/MWh",
+        "start_at": "2026-03-02T12:00:00Z",
+        "end_at": "2026-03-02T13:00:00Z",
+        "step_s": 1800,
+        "values": [50.0, 60.0],
+    }
+    assert client.get(f"{path}/values", params={"step_s": 1}).status_code == 422
     before = {"as_of": (T0 - HOUR).isoformat()}
     assert client.get(f"{path}/series", params=before).json()["items"] == []
+    past = {"start_at": (T0 - HOUR).isoformat(), "end_at": T0.isoformat()}
+    filled = client.post(f"{path}/backfill", json=past).json()
+    assert filled == {"feed_id": made.json()["id"], "fetched": 2, "stored": 0, "error": None}
     assert client.delete(path).status_code == 204
     assert client.get("/api/v1/feeds").json()["items"] == []
 
@@ -202,3 +219,35 @@ def test_an_offset_whose_plus_was_not_encoded_is_understood(
     assert answer.json()["end_at"] == datetime(2026, 3, 2, 12, tzinfo=UTC).strftime(
         "%Y-%m-%dT%H:%M:%SZ"
     )
+
+
+def test_forecasts_say_why_there_is_none(client: TestClient, world: World) -> None:
+    world.make_site()
+    feed = world.make_feed()
+    for path in (f"/api/v1/feeds/{feed.id}/forecast", "/api/v1/forecasts/load"):
+        found = client.get(path).json()
+        assert found["state"] == "no model yet: waiting for its first training"
+        assert (found["origin"], found["is_used"], found["values"]) == ("modelled", False, [])
+    assert client.get("/api/v1/feeds/99/forecast").status_code == 404
+
+
+def test_a_forecast_says_at_which_leads_it_is_used(client: TestClient, world: World) -> None:
+    """The hold-out is better up to an hour; after it the rival's value stands."""
+    site = world.make_site()
+    begin_s = int(T0.timestamp())
+    steps = [
+        ForecastValue(begin_s + 3600 * i, begin_s + 3600 * (i + 1), 50.0, 70.0, 99.0, 60.0)
+        for i in range(2)
+    ]
+    with world.database.begin() as connection:
+        repository = ForecastRepository(connection)
+        made = repository.store(load_forecaster(site.id))
+        repository.add_values(made.id, T0, steps)
+    world.clock.advance(1800)
+    found = client.get("/api/v1/forecasts/load").json()
+    assert [(band["up_to_h"], band["is_used"]) for band in found["bands"]] == [
+        (1, True),
+        *((up_to_h, False) for up_to_h in (3, 6, 12, 18, 24, 48)),
+    ]
+    assert found["bands"][1]["score"]["rival_mae"] == 2
+    assert [(step["rival"], step["taken"]) for step in found["values"]] == [(60, 70), (60, 60)]

@@ -33,6 +33,28 @@ def test_a_slug_is_taken_once(client: TestClient) -> None:
     assert client.post("/api/v1/sites", json=OSLO).status_code == 409
 
 
+def test_tiers_and_bounds_are_kept_replaced_and_taken_away(client: TestClient) -> None:
+    tiers = [
+        {"name": "gold", "demand_ratio": 0.7},
+        {"name": "batch", "demand_ratio": 0.3, "deferral_s": 3600.0},
+    ]
+    client.post("/api/v1/sites", json=OSLO | {"maximum_w": 900.0, "tiers": tiers})
+    found = client.get("/api/v1/sites/oslo").json()
+    assert found["maximum_w"] == 900.0
+    assert found["tiers"][1] == {
+        "name": "batch",
+        "demand_ratio": 0.3,
+        "loss_ratio": 0.0,
+        "value_per_mtoken": 0.0,
+        "deferral_s": 3600.0,
+    }
+    change = {"maximum_w": None, "tiers": [{"name": "all", "demand_ratio": 1.0}]}
+    changed = client.patch("/api/v1/sites/oslo", json=change).json()
+    assert changed["maximum_w"] is None
+    assert [tier["name"] for tier in changed["tiers"]] == ["all"]
+    assert client.get("/api/v1/sites/oslo").json() == changed
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -43,6 +65,9 @@ def test_a_slug_is_taken_once(client: TestClient) -> None:
         ({"name": None}, "name"),
         ({"timezone": "Mars/Base"}, "timezone"),
         ({"slo": {"ttft_s": -1.0}}, "slo.ttft_s"),
+        ({"maximum_w": 1.0}, "maximum_w"),
+        ({"tiers": [{"name": "a", "demand_ratio": 0.5}]}, "tiers.demand_ratio"),
+        ({"tiers": [{"name": "a", "demand_ratio": 1.0, "loss_ratio": 2.0}]}, "tiers[0].loss_ratio"),
     ],
 )
 def test_bad_values_are_named(client: TestClient, change: dict[str, Any], field: str) -> None:
@@ -72,7 +97,13 @@ def test_a_change_names_the_version_it_was_made_against(client: TestClient) -> N
     assert client.patch("/api/v1/sites/oslo", json=change).status_code == 200
 
 
-@pytest.mark.parametrize("tag", ["3", 'W/"3"', '"x"', '""'])
+def test_one_objective_changes_and_the_other_stays(client: TestClient) -> None:
+    client.post("/api/v1/sites", json=OSLO | {"slo": {"ttft_s": 3.0, "itl_s": 0.2}})
+    changed = client.patch("/api/v1/sites/oslo", json={"slo": {"itl_s": 0.05}})
+    assert changed.json()["slo"] == {"ttft_s": 3.0, "itl_s": 0.05}
+
+
+@pytest.mark.parametrize("tag", ["3", 'W/"3"', '"x"', '""', f'"{5000 * "1"}"'])
 def test_an_if_match_that_is_no_version_is_refused(client: TestClient, tag: str) -> None:
     client.post("/api/v1/sites", json=OSLO)
     answer = client.patch("/api/v1/sites/oslo", json={}, headers={"If-Match": tag})

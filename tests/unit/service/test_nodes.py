@@ -11,6 +11,7 @@ from sqlalchemy import text
 from pals_grid.core.errors import AccessDenied, InvalidValue, NotFound
 from pals_grid.core.intervals import Interval
 from pals_grid.service.envelopes import load_schedule, load_schedule_version
+from pals_grid.service.known_nodes import KnownNodes
 from pals_grid.service.nodes import (
     authenticate_node,
     issue_enrolment_token,
@@ -260,3 +261,42 @@ def test_envelopes_stay_inside_the_limit(world: World) -> None:
     for i, item in enumerate(plan.budget.intervals):
         assert sum(share[i].power_max_w for share in shares) <= item.limit_w
         assert sum(share[i].power_max_w for share in shares) > 0.99 * item.limit_w
+
+
+def test_token_that_another_process_made_void_is_refused_within_seconds(world: World) -> None:
+    world.make_site()
+    reply = world.register("a")
+    other = replace(world.context, known_nodes=KnownNodes())
+    assert authenticate_node(world.context, reply.node_token).id == reply.node_id
+    remove_node(other, reply.node_id)
+    with pytest.raises(AccessDenied):
+        authenticate_node(other, reply.node_token)
+    world.clock.advance(4)
+    assert authenticate_node(world.context, reply.node_token).id == reply.node_id
+    world.clock.advance(1)
+    with pytest.raises(AccessDenied):
+        authenticate_node(world.context, reply.node_token)
+
+
+def test_status_that_a_later_one_overtook_changes_nothing(world: World) -> None:
+    world.make_site()
+    node = authenticate_node(world.context, world.register().node_token)
+    later = status(T0 + timedelta(seconds=2))
+    for told in (later, status(T0 + timedelta(seconds=1), 900.0)):
+        world.clock.advance(1)
+        record_status(world.context, node, told)
+    view = load_node(world.context, node.id)
+    assert view.status == later
+    assert view.node.last_seen_at == world.clock.now()
+
+
+def test_node_whose_clock_was_set_back_is_heard_again_after_60_s(world: World) -> None:
+    world.make_site()
+    node = authenticate_node(world.context, world.register().node_token)
+    record_status(world.context, node, status(T0 + timedelta(hours=1)))
+    back = status(T0)
+    for seconds, power_w in ((60, 800.0), (1, 900.0)):
+        world.clock.advance(seconds)
+        record_status(world.context, node, msgspec.structs.replace(back, node_power_w=power_w))
+    found = load_node(world.context, node.id).status
+    assert found == msgspec.structs.replace(back, node_power_w=900.0)

@@ -28,6 +28,7 @@ from pals_grid.service.plans import (
     load_plan,
     load_plan_evidence,
     replan,
+    replan_since,
 )
 from pals_grid.service.telemetry import ingest
 from tests.unit.service.world import HALF_HOUR, T0, batch, half_hours, registration
@@ -142,7 +143,7 @@ def test_plan_with_other_limits_is_stored(world: World) -> None:
     slightly = replace(world.context, planner=lambda request: _scaled(world, request, 1.0001))
     world.register()
     first = replan(world.context, site.id, "schedule")
-    world.clock.advance(7 * 60)
+    world.clock.advance(50)
     assert replan(slightly, site.id, "feed", only_if_changed=True) == first
     made = replan(lower, site.id, "feed p: 1 new values", only_if_changed=True)
     assert made.version == first.version + 1
@@ -217,3 +218,12 @@ def _scaled(world: World, request: PlanRequest, factor: float) -> PowerBudget:
     budget = world.context.planner(request)
     scaled = (replace(item, limit_w=item.limit_w * factor) for item in budget.intervals)
     return replace(budget, intervals=tuple(scaled))
+
+
+def test_a_plan_begun_since_is_another_ones_too(world: World) -> None:
+    site = world.make_site()
+    made = replan(world.context, site.id, "first")
+    before = world.clock.now() - timedelta(seconds=1)
+    assert replan_since(world.context, site.id, "back", before) == made
+    # A plan of the same instant may have looked before.
+    assert replan_since(world.context, site.id, "back", world.clock.now()).version == 2

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 from pals_grid.core.connecting import read_options
-from pals_grid.core.errors import FeedUnavailable
 from pals_grid.core.fleet import Origin
 from pals_grid.core.ports import ConnectorOption
 from pals_grid.core.series import Observation, Quantity, ValueKind
 from pals_grid.core.site import SitePolicy
+from pals_grid.feeds.recorded import RecordedHttp
 from pals_grid.feeds.registry import ConnectorRegistry
-from pals_grid.planner.first import plan_power_budget
+from pals_grid.planner.linear import plan_power_budget
 from pals_grid.service.context import Context
 from pals_grid.service.feeds import FeedRequest, add_feed
 from pals_grid.service.nodes import issue_enrolment_token, register_node
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pals_grid.core.feed import Feed
     from pals_grid.core.intervals import Interval
-    from pals_grid.core.ports import FetchContext, HttpResponse
+    from pals_grid.core.ports import FetchContext, Pace, Rhythm
     from pals_grid.core.site import Site
     from pals_grid.feeds.registry import ConnectorType
     from pals_grid.store.engine import Database
@@ -54,16 +54,6 @@ class SetClock:
 
     def advance(self, seconds: float) -> None:
         self.at += timedelta(seconds=seconds)
-
-
-class NoHttp:
-    def get(
-        self,
-        url: str,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> HttpResponse:
-        raise FeedUnavailable(f"no network for {url} {params} {headers}")
 
 
 @dataclass
@@ -101,7 +91,7 @@ def half_hours(
             number,
             unit,
             ValueKind(kind),
-            known_at or T0,
+            known_at or min(start_at, T0),
         )
         for i, number in enumerate(numbers)
     ]
@@ -112,7 +102,9 @@ def connector_type(provider: Provider, of: Quantity, *, secret: bool) -> Connect
         summary: ClassVar[str] = "says what it is told"
         options: ClassVar[tuple[ConnectorOption, ...]] = (ConnectorOption("zone", "any", "DE"),)
         needs_secret: ClassVar[bool] = secret
+        pace: ClassVar[Pace | None] = None
         quantity: ClassVar[Quantity] = of
+        rhythm: ClassVar[Rhythm | None] = None
 
         def __init__(self, options: Mapping[str, str]) -> None:
             read_options(options, self.options)
@@ -135,21 +127,27 @@ class World:
 
     def __init__(self, database: Database) -> None:
         self.clock = SetClock()
-        self.price, self.carbon = Provider(), Provider()
+        self.price, self.carbon, self.marginal = Provider(), Provider(), Provider()
         price = connector_type(self.price, Quantity.PRICE, secret=False)
         carbon = connector_type(self.carbon, Quantity.AVERAGE_INTENSITY, secret=False)
+        marginal = connector_type(self.marginal, Quantity.MARGINAL_INTENSITY, secret=False)
         keyed = connector_type(self.price, Quantity.PRICE, secret=True)
         registry = ConnectorRegistry(
-            {"price": lambda: price, "carbon": lambda: carbon, "keyed": lambda: keyed}
+            {
+                "price": lambda: price,
+                "carbon": lambda: carbon,
+                "marginal": lambda: marginal,
+                "keyed": lambda: keyed,
+            }
         )
-        self.context = Context(database, self.clock, registry, NoHttp(), plan_power_budget)
+        self.context = Context(database, self.clock, registry, RecordedHttp({}), plan_power_budget)
 
     @property
     def database(self) -> Database:
         return self.context.database
 
-    def make_site(self, slug: str = "oslo", **changes: float | str) -> Site:
-        values: dict[str, float | str] = {
+    def make_site(self, slug: str = "oslo", **changes: object) -> Site:
+        values: dict[str, object] = {
             "grid_connection_w": 10_000.0,
             "minimum_w": 500.0,
             "safe_limit_w": 3000.0,

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import pytest
 from sqlalchemy import insert
 
 from pals_grid.core.fleet import Origin
+from pals_grid.core.site import SitePolicy
 from pals_grid.store.tables import node, site
 from pals_grid.wire.messages import EngineRow
 
@@ -99,7 +101,11 @@ def _make_row(
 
 
 def _insert_site(connection: Connection, slug: str) -> int:
-    values = {"slug": slug, "version": 1, "policy": {"currency": "EUR"}, "created_at": T0}
+    policy = SitePolicy(
+        slug=slug, name=slug, grid_connection_w=1e6, minimum_w=0.0, safe_limit_w=0.0
+    )
+    document = msgspec.to_builtins(policy)
+    values = {"slug": slug, "version": 1, "policy": document, "created_at": T0}
     found: int = connection.execute(insert(site).values(values).returning(site.c.id)).scalar_one()
     return found
 

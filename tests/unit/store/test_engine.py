@@ -84,8 +84,23 @@ def test_notification_comes_with_the_commit_only(database: Database) -> None:
             raise ZeroDivisionError
         with database.begin() as connection:
             notify(connection, "plan", 2)
-        payloads = [n.payload for n in listener.notifies(timeout=2, stop_after=1)]
+        payloads = [n.payload for n in listener.notifies(timeout=120, stop_after=1)]
     assert payloads == ["plan:2"]
+
+
+def _await_waiting(database: Database) -> None:
+    """Return once somebody waits for an advisory lock of this database."""
+    query = text(
+        "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+        " WHERE locktype = 'advisory' AND NOT granted AND datname = current_database())"
+    )
+    deadline_s = time.monotonic() + 120
+    while True:
+        with database.read() as connection:
+            if connection.execute(query).scalar_one():
+                return
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 def test_lock_admits_one_transaction_at_a_time(database: Database) -> None:
@@ -100,7 +115,7 @@ def test_lock_admits_one_transaction_at_a_time(database: Database) -> None:
         lock(connection, "site", 1)
         thread = threading.Thread(target=follow)
         thread.start()
-        time.sleep(0.1)
+        _await_waiting(database)
         steps.append("first")
     thread.join()
     assert steps == ["first", "second"]

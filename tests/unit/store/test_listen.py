@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pals_grid.store.engine import Database
 
-WAIT_S = 5.0
+WAIT_S = 120.0
 
 
 @asynccontextmanager
@@ -72,6 +72,23 @@ def test_slow_subscriber_finds_each_key_once(database: Database) -> None:
     asyncio.run(scenario())
 
 
+def test_subscriber_of_a_key_hears_that_alone_and_every_wake(database: Database) -> None:
+    async def scenario() -> None:
+        async with (
+            _listening(database.url) as notifications,
+            notifications.subscribe({"plan"}, "2") as second,
+            notifications.subscribe({"plan"}) as all_keys,
+        ):
+            await asyncio.to_thread(_announce, database, ("plan", 1), ("plan", 2))
+            assert await second.get(WAIT_S) == Notification("plan", "2")
+            assert await second.get(0.01) is None
+            assert await all_keys.get(WAIT_S) == Notification("plan", "1")
+            notifications.wake_all()
+            assert await second.get(WAIT_S) == Notification("plan", None)
+
+    asyncio.run(scenario())
+
+
 def test_lost_connection_is_made_again_and_told(database: Database) -> None:
     def cut_off() -> None:
         with database.begin() as connection:
@@ -104,7 +121,7 @@ def test_server_that_comes_up_later_is_found(database: Database) -> None:
         task = asyncio.create_task(notifications.run())
         await asyncio.sleep(0.05)
         assert not notifications.is_connected
-        await asyncio.to_thread(_make, f"CREATE DATABASE {name}_late")
+        await asyncio.to_thread(_make, f"CREATE DATABASE {name}_late TEMPLATE template0")
         await asyncio.wait_for(notifications.wait_connected(), WAIT_S)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

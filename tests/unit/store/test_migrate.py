@@ -98,7 +98,7 @@ def test_services_that_start_together_migrate_once(make_blank_database: Callable
         subprocess.Popen([sys.executable, "-c", start], stderr=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    assert [service.communicate(timeout=60)[1] for service in services] == ["", "", ""]
+    assert [service.communicate(timeout=300)[1] for service in services] == ["", "", ""]
     assert [service.returncode for service in services] == [0, 0, 0]
     assert migrate.current_revision(url) == migrate.head_revision()
 

@@ -80,7 +80,7 @@ def test_making_waits_for_no_writer(database: Database, fleet: Fleet, make_row: 
     with database.begin() as writer:
         TelemetryRepository(writer).ingest(fleet.node_ids[0], again, make_row(0).end_at)
         with database.begin() as maker:
-            maker.execute(text("SET LOCAL lock_timeout = '1s'"))
+            maker.execute(text("SET LOCAL lock_timeout = '20s'"))
             assert ensure_partitions(maker, FIRST, FIRST) == 2
 
 

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import insert, update
 
+from pals_grid.core.fallback import FromFeed
 from pals_grid.core.fleet import Origin
 from pals_grid.core.intervals import Interval
 from pals_grid.core.series import ValueKind
+from pals_grid.store.feeds import FeedRepository
 from pals_grid.store.reports import ReportRepository
 from pals_grid.store.tables import feed, observation
 from pals_grid.store.telemetry import TelemetryRepository
@@ -205,6 +207,22 @@ def test_of_two_feeds_the_first_made_prices_as_in_planning(
     desk.observe(first, 50.0, known=1)
     (row,) = desk.energy()
     assert row.cost == pytest.approx(MINUTE_J / 3.6e9 * 50)
+    assert row.price_feeds == {"first"}
+    assert row.carbon_feeds == set()
+
+
+def test_feed_with_a_chain_prices_before_the_one_that_stands_in(
+    desk: Desk, minute_rows: list[EngineRow]
+) -> None:
+    desk.ingest(0, minute_rows)
+    backup, chosen = desk.add_feed("backup"), desk.add_feed("chosen")
+    with desk.database.begin() as connection:
+        FeedRepository(connection).set_fallbacks(chosen, [FromFeed("backup")])
+    desk.observe(backup, 70.0)
+    desk.observe(chosen, 50.0)
+    (row,) = desk.energy()
+    assert row.cost == pytest.approx(MINUTE_J / 3.6e9 * 50)
+    assert row.price_feeds == {"chosen"}
 
 
 def test_slots_of_several_lengths_overlay(desk: Desk, make_row: MakeRow) -> None:

@@ -1,0 +1,1 @@
+"""Live grants: rounds of the sites that this replica decides about."""
