@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pals_grid.core.intervals import Interval
-    from pals_grid.core.ports import Connector, ConnectorOption, FetchContext
+    from pals_grid.core.ports import Connector, ConnectorOption, FetchContext, Pace, Rhythm
     from pals_grid.core.series import Observation
     from pals_grid.feeds.registry import ConnectorType
 
@@ -48,6 +48,8 @@ class PastFile:
     summary: ClassVar[str] = "a file's values as they became known, for a replay"
     options: ClassVar[tuple[ConnectorOption, ...]] = ()
     needs_secret: ClassVar[bool] = False
+    pace: ClassVar[Pace | None] = None
+    rhythm: ClassVar[Rhythm | None] = None
 
     @property
     def quantity(self) -> Quantity:
@@ -107,6 +109,10 @@ class _PastFiles:
     @property
     def needs_secret(self) -> bool:
         return self._kind.needs_secret
+
+    @property
+    def pace(self) -> Pace | None:
+        return self._kind.pace
 
     def __call__(self, options: Mapping[str, str]) -> Connector:
         key = tuple(sorted(options.items()))

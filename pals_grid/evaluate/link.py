@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pals_grid.service import envelopes, nodes, telemetry
+from pals_grid.wire.messages import StatusReply
 
 if TYPE_CHECKING:
     from pals_grid.core.fleet import Node
@@ -44,9 +45,10 @@ class DirectLink:
         """Ingest a batch."""
         return telemetry.ingest(self._context, self._known(), batch)
 
-    def send_status(self, status: NodeStatus) -> None:
-        """Record the status."""
+    def send_status(self, status: NodeStatus) -> StatusReply:
+        """Record the status; a replay goes by plans alone."""
         nodes.record_status(self._context, self._known(), status)
+        return StatusReply()
 
     def _known(self) -> Node:
         assert self._node is not None  # register comes first

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from pals_grid.core.errors import FeedUnavailable
 from pals_grid.core.intervals import Interval, slots
 from pals_grid.core.series import Quantity, mean_over
 from pals_grid.core.site import SitePolicy
@@ -19,7 +18,8 @@ from pals_grid.evaluate.presets import CARBON_PRESETS, PRICE_PRESETS, file_optio
 from pals_grid.evaluate.result import ReplayResult, ReplayRow, ReplayRun, ReplaySlot
 from pals_grid.evaluate.scratch import scratch_database
 from pals_grid.evaluate.side import TICK_S, ReplaySide
-from pals_grid.planner.first import plan_power_budget
+from pals_grid.feeds.recorded import RecordedHttp
+from pals_grid.planner.linear import plan_power_budget
 from pals_grid.service.context import Context
 from pals_grid.service.feeds import FeedRequest, add_feed, fetch_feed, list_due_feeds, load_series
 from pals_grid.service.paging import Page
@@ -32,7 +32,6 @@ from pals_grid.sim.clock import SimClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pals_grid.core.ports import HttpResponse
     from pals_grid.core.series import Observation
     from pals_grid.core.site import Site
     from pals_grid.evaluate.day import ReplayDay
@@ -93,25 +92,13 @@ class _Stage:
         return Interval(self.config.start_at, self.config.start_at + hours)
 
 
-class _NoNetwork:
-    """An HttpClient for time that has passed."""
-
-    def get(
-        self,
-        url: str,
-        params: Mapping[str, str] | None = None,  # noqa: ARG002 - the port's
-        headers: Mapping[str, str] | None = None,  # noqa: ARG002
-    ) -> HttpResponse:
-        raise FeedUnavailable(f"{url}: a replay asks no network")
-
-
 def _prepare(config: ReplayConfig, database: Database) -> _Stage:
     clock = SimClock(config.start_at)
     context = Context(
         database=database,
         clock=clock,
         registry=past_registry(config.timezone),
-        http=_NoNetwork(),
+        http=RecordedHttp({}),  # a replay asks no network
         planner=plan_power_budget,
     )
     policy = _policy(config)

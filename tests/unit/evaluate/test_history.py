@@ -6,16 +6,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from pals_grid.core.errors import FeedUnavailable, InvalidValue
+from pals_grid.core.errors import InvalidValue
 from pals_grid.core.intervals import Interval
 from pals_grid.core.ports import FetchContext
 from pals_grid.evaluate.history import day_ahead_known_at, past_registry
 from pals_grid.evaluate.presets import CARBON_PRESETS, PRICE_PRESETS, file_options
+from pals_grid.feeds.recorded import RecordedHttp
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pals_grid.core.ports import HttpResponse
 
 LONDON = ZoneInfo("Europe/London")
 PRICES = """Period from,Period to,Agile Import price (p/kWh),Agile Export price (p/kWh)
@@ -32,17 +32,12 @@ CARBON = """timestamp,zone_datetime,carbon_intensity_avg,fossilFuelPercentage
 """
 
 
-class NoNetwork:
-    def get(self, url: str, params: object = None, headers: object = None) -> HttpResponse:
-        raise FeedUnavailable(f"{url} {params} {headers}")
-
-
 def values_at(path: Path, quantity: str, now: datetime) -> list[float]:
     presets = PRICE_PRESETS if quantity == "price" else CARBON_PRESETS
     options = file_options("path", path, quantity, None, presets)
     connector = past_registry("Europe/London").create("file", options)
     window = Interval(now - timedelta(hours=48), now + timedelta(hours=48))
-    return [item.value for item in connector.fetch(window, FetchContext(NoNetwork(), now))]
+    return [item.value for item in connector.fetch(window, FetchContext(RecordedHttp({}), now))]
 
 
 @pytest.fixture
