@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pals_grid.cli.arguments import Finite
+from pals_grid.cli.arguments import Finite, hardware_option, read_pairs
+from pals_grid.cli.meter_options import meter_options, read_meter
 from pals_grid.core.errors import ConfigurationError, InvalidValue
 
 if TYPE_CHECKING:
@@ -39,13 +40,7 @@ MAX_TOKEN_BYTES = 4096
     default=lambda: os.uname().nodename,
     help="The node's name at its site. Default: the host's name.",
 )
-@click.option(
-    "--hardware",
-    type=click.Choice(["auto", "nvml", "sim"]),
-    default="auto",
-    show_default=True,
-    help="nvml: this machine's GPUs; sim: a simulated node; auto: GPUs where NVML answers.",
-)
+@hardware_option
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -60,7 +55,59 @@ MAX_TOKEN_BYTES = 4096
     help="Limit in W of the whole node while there never was a schedule. Default: its least power.",
 )
 @click.option("--engine-url", help="Address of a vLLM server, whose /metrics is read.")
-@click.option("--engine-model", help="The model that it serves; needed with --engine-url.")
+@click.option("--engine-model", help="The model that it serves; needed with either of the others.")
+@click.option(
+    "--engine-channel",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory of the server's shared-memory channel, through which its batch size is set "
+    "live; see docs/howto/vllm.md.",
+)
+@click.option(
+    "--engine-batch-mode",
+    type=click.Choice(["drain", "park", "preempt"]),
+    default="drain",
+    show_default=True,
+    help="How a running batch shrinks: let requests end, let them take turns, or put them out.",
+)
+@click.option(
+    "--engine-gpu",
+    "engine_gpus",
+    multiple=True,
+    metavar="UUID",
+    help="A GPU (or MIG instance) that the engine runs on; may be repeated. Default: all GPUs.",
+)
+@click.option(
+    "--strategy",
+    metavar="NAME",
+    help="Control law: pals-grid (default), or pals, the published algorithm.",
+)
+@click.option(
+    "--strategy-option",
+    "strategy_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the control law, such as forecast=off; may be repeated.",
+)
+@click.option(
+    "--frontier-table",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Table of the engine's operating points, written by `pals-grid profile fit`.",
+)
+@click.option(
+    "--priority-tier",
+    type=click.Choice(["0", "10", "25", "50"]),
+    default="0",
+    show_default=True,
+    help="Per cent of its throughput target that the engine may lose while power is short.",
+)
+@meter_options
+@click.option(
+    "--helper",
+    "helper_socket",
+    type=click.Path(path_type=Path),
+    metavar="SOCKET",
+    help="Socket of `pals-grid helper run`, which sets limits in the place of this agent.",
+)
 @click.option(
     "--log-file",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -86,15 +133,25 @@ def command(  # noqa: PLR0913 - each is one option
     safe_power_w: float | None,
     engine_url: str | None,
     engine_model: str | None,
+    engine_gpus: tuple[str, ...],
+    engine_channel: Path | None,
+    engine_batch_mode: str,
+    strategy: str | None,
+    strategy_options: tuple[str, ...],
+    frontier_table: Path | None,
+    priority_tier: str,
+    helper_socket: Path | None,
     log_file: Path | None,
     log_level: str,
     parent_fd: int | None,
+    **meter: Any,  # noqa: ANN401 - the options of `meter_options`
 ) -> None:
     """Run the node agent: follow the site's envelopes, measure energy per token."""
     from pals_grid.cli.environment import pick_state_dir  # noqa: PLC0415
     from pals_grid.cli.logs import open_logs  # noqa: PLC0415
     from pals_grid.node.agent import AgentConfig, run_agent  # noqa: PLC0415
     from pals_grid.node.real import can_open_gpus  # noqa: PLC0415
+    from pals_grid.node.strategies.registry import DEFAULT_STRATEGY  # noqa: PLC0415
 
     _require_url(url)
     open_logs(log_level, log_file)
@@ -114,8 +171,17 @@ def command(  # noqa: PLR0913 - each is one option
         safe_power_w=safe_power_w,
         engine_metrics_url=engine_url,
         engine_model=engine_model,
+        engine_channel=engine_channel,
+        engine_batch_mode=engine_batch_mode,
         dry_run=dry_run,
         parent_fd=parent_fd,
+        strategy=DEFAULT_STRATEGY if strategy is None else strategy,
+        strategy_options=read_pairs("strategy-option", strategy_options),
+        frontier_table=frontier_table,
+        max_loss_ratio=int(priority_tier) / 100,
+        helper_socket=helper_socket,
+        engine_gpus=engine_gpus,
+        meter=read_meter(meter),
     )
     raise click.exceptions.Exit(run_agent(config, build_units=build_simulated))
 

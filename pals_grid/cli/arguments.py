@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,8 +12,11 @@ from pals_grid.core.errors import InvalidValue
 from pals_grid.core.intervals import parse_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
+    from pathlib import Path
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 
 class Instant(click.ParamType["datetime"]):
@@ -30,6 +33,20 @@ class Instant(click.ParamType["datetime"]):
             return parse_instant(field, str(value))
         except InvalidValue as error:
             self.fail(f"{error.bound}, got {value!r}", param, ctx)
+
+
+class InstantOrDay(Instant):
+    """ISO 8601 with offset, or a date: its midnight in UTC."""
+
+    name = "day"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Read into UTC."""
+        text = str(value)
+        is_day = re.fullmatch(r"\d{4}-\d{2}-\d{2}", text)
+        return super().convert(f"{text}T00:00Z" if is_day else text, param, ctx)
 
 
 class Finite(click.ParamType[float]):
@@ -68,6 +85,37 @@ class Slug(click.ParamType[str]):
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", text):
             self.fail(f"must be lower-case letters, digits and hyphens, got {text!r}", param, ctx)
         return text
+
+
+def options(*given: Callable[[F], F]) -> Callable[[F], F]:
+    """All of these options at once, in their order."""
+
+    def add(command: F) -> F:
+        for option in reversed(given):
+            command = option(command)
+        return command
+
+    return add
+
+
+hardware_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
+    "--hardware",
+    type=click.Choice(["auto", "nvml", "amd", "intel", "sim"]),
+    default="auto",
+    show_default=True,
+    help="nvml, amd, intel: this machine's GPUs of that maker; sim: a simulated node; "
+    "auto: all GPUs whose driver answers, else sim.",
+)
+
+
+def require_folder_of(field: str, path: Path | None) -> None:
+    """Refuse a file to write whose folder is not there.
+
+    Raises:
+        InvalidValue: names ``field`` and the path.
+    """
+    if path is not None and not path.absolute().parent.is_dir():
+        raise InvalidValue(field, str(path), "must be in a directory that exists")
 
 
 def read_pairs(field: str, pairs: Iterable[str]) -> dict[str, str]:

@@ -52,13 +52,28 @@ class ServiceClient:
             if cursor is None:
                 return items
 
-    def post(self, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401 - JSON
+    def post(
+        self,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Any:  # noqa: ANN401 - JSON
         """POST JSON."""
-        return self._send("POST", path, {}, body, headers).json()
+        return self._send("POST", path, {}, body, headers, timeout_s=timeout_s).json()
 
-    def patch(self, path: str, body: object, headers: Mapping[str, str]) -> Any:  # noqa: ANN401 - JSON
+    def delete(self, path: str) -> None:
+        """DELETE."""
+        self._send("DELETE", path, {})
+
+    def patch(self, path: str, body: object, headers: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401 - JSON
         """PATCH JSON."""
         return self._send("PATCH", path, {}, body, headers).json()
+
+    def put(self, path: str, body: object, headers: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401 - JSON
+        """PUT JSON."""
+        return self._send("PUT", path, {}, body, headers).json()
 
     def only_site(self) -> str:
         """Slug of the only site there is.
@@ -79,6 +94,8 @@ class ServiceClient:
         params: Mapping[str, object],
         body: object = None,
         headers: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
     ) -> requests.Response:
         given = {name: str(value) for name, value in params.items() if value is not None}
         try:
@@ -88,22 +105,32 @@ class ServiceClient:
                 params=given,
                 json=body,
                 headers=dict(headers or {}),
-                timeout=TIMEOUT_S,
+                timeout=timeout_s,
                 allow_redirects=False,
             )
         except (requests.RequestException, ValueError) as error:
             raise LinkUnavailable(f"{self._base} does not answer: {error}") from error
         if not 200 <= response.status_code < 300:
-            raise ServiceRefused(response.status_code, _problem_text(response))
+            raise _refusal(response)
         return response
 
 
-def _problem_text(response: requests.Response) -> str:
+def _refusal(response: requests.Response) -> ServiceRefused:
+    kind = field = ""
     try:
         document = response.json()
         items = document.get("errors") or []
         parts = [f"{item['field']}: {item['bound']}, got {item['value']!r}" for item in items]
         text = "; ".join(parts) or document.get("detail") or document.get("title")
+        kind = str(document.get("type", "")).rpartition(":")[2]
+        field = str(items[0]["field"]) if items else ""
     except (ValueError, AttributeError, KeyError, TypeError):
         text = response.text[:200]
-    return str(text) or f"HTTP {response.status_code}"
+    wish = response.headers.get("Retry-After", "")
+    return ServiceRefused(
+        response.status_code,
+        str(text) or f"HTTP {response.status_code}",
+        kind=kind,
+        field=field,
+        retry_after_s=float(wish) if wish.isdecimal() else None,
+    )

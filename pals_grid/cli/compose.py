@@ -10,10 +10,12 @@ from pals_grid_dashboards.console.routes import build_console
 from pals_grid.api.app import build_api
 from pals_grid.core.clock import SystemClock
 from pals_grid.core.errors import ConfigurationError
-from pals_grid.feeds.cache import CachedHttp
+from pals_grid.feeds.addresses import AddressRule
+from pals_grid.feeds.backoff import BackOff
+from pals_grid.feeds.cache import Answers
 from pals_grid.feeds.http import RequestsHttp
 from pals_grid.feeds.registry import ConnectorRegistry
-from pals_grid.planner.first import plan_power_budget
+from pals_grid.planner.linear import plan_power_budget
 from pals_grid.service.context import Context
 from pals_grid.store.embedded import EmbeddedPostgres
 from pals_grid.store.engine import Database
@@ -53,7 +55,7 @@ def make_data_dir(path: Path) -> None:
 
 
 @contextmanager
-def open_context(url: str) -> Iterator[Context]:
+def open_context(url: str, settings: Settings) -> Iterator[Context]:
     """Everything that the use cases need."""
     clock = SystemClock()
     database = Database(url)
@@ -62,8 +64,19 @@ def open_context(url: str) -> Iterator[Context]:
             database=database,
             clock=clock,
             registry=ConnectorRegistry(),
-            http=CachedHttp(RequestsHttp(clock=clock), clock),
+            http=RequestsHttp(
+                clock=clock,
+                rule=AddressRule(settings.feed_networks),
+                ca_file=settings.feed_ca_file,
+            ),
             planner=plan_power_budget,
+            answers=Answers(clock),
+            back_off=BackOff(
+                settings.feed_retry_min_s,
+                settings.feed_retry_max_s,
+                settings.feed_breaker_failures,
+            ),
+            feed_folders=settings.feed_folders,
         )
     finally:
         database.dispose()

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 SERVICE_PACKAGES = (
     "alembic",
-    "apscheduler",
     "fastapi",
     "jinja2",
     "prometheus_client",

@@ -21,7 +21,7 @@ EXIT_CODES = """\b
 Exit codes:
   0  done
   1  unexpected failure (a bug, or something that `doctor` names)
-  2  wrong usage
+  2  wrong usage, or a command whose extra (train, plot) is not installed
   3  bad input, or refused
   4  not found
   5  unavailable: the service, a provider or the database does not answer
@@ -32,6 +32,7 @@ CODES: Mapping[type[errors.PalsGridError], int] = {
     errors.NotFound: NOT_FOUND,
     errors.Conflict: BAD_INPUT,
     errors.AccessDenied: BAD_INPUT,
+    errors.Busy: UNAVAILABLE,
     errors.ConfigurationError: BAD_INPUT,
     errors.FeedUnavailable: UNAVAILABLE,
     errors.FeedRejected: BAD_INPUT,
@@ -43,11 +44,35 @@ CODES: Mapping[type[errors.PalsGridError], int] = {
 }
 
 
-class ServiceRefused(errors.PalsGridError):
-    """The service answered with a problem; ``exit_code`` follows from its status."""
+#: Packages that belong to an extra of their own; all others are the service's.
+_EXTRAS: Mapping[str, str] = {
+    "lightgbm": "train",
+    "numpy": "train",
+    "scipy": "train",
+    "matplotlib": "plot",
+}
 
-    def __init__(self, status: int, message: str) -> None:
+
+class ServiceRefused(errors.PalsGridError):
+    """The service answered with a problem; ``exit_code`` follows from its status.
+
+    ``kind`` is the problem's own name, such as ``feed-rejected``; ``field`` the value that is out
+    of bounds; ``retry_after_s`` how long to wait, where the service says.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "",
+        field: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
         self.status = status
+        self.kind = kind
+        self.field = field
+        self.retry_after_s = retry_after_s
         super().__init__(message)
 
     @property
@@ -80,6 +105,8 @@ class Commands(click.Group):
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("pals_grid"):
                 raise
-            text = f"error: {error.name} is not installed: pip install 'pals-grid[service]'"
+            name = (error.name or "").partition(".")[0]
+            extra = _EXTRAS.get(name, "service")
+            text = f"error: {name} is not installed: pip install 'pals-grid[{extra}]'"
             click.echo(text, err=True)
-            ctx.exit(UNAVAILABLE)
+            ctx.exit(UNAVAILABLE if extra == "service" else USAGE)

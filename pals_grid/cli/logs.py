@@ -33,7 +33,22 @@ def open_logs(level: str, path: Path | None = None) -> None:
     for handler in handlers:
         handler.setFormatter(form)
     logging.basicConfig(level=level.upper(), handlers=handlers, force=True)
-    # Each run of each job is in the table job_run.
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    # That a job is still at work when it would look again is no news.
+    logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancelled_stream)
+
+
+def open_audit(path: Path | None) -> None:
+    """Send the line of each write to a device to stdout and, where given, to ``path``."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=3))
+    audit = logging.getLogger("pals_grid.audit")
+    audit.setLevel(logging.INFO)
+    audit.propagate = False
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    audit.handlers[:] = handlers

@@ -18,20 +18,51 @@ def _add_commands() -> None:
     # After `main`, so that each module stays importable by itself.
     from pals_grid.cli import (  # noqa: PLC0415
         agent,
+        backtest,
         db,
         doctor,
+        evaluate,
         event,
         feed,
+        forecast,
+        helper,
+        meter,
         node,
         plan,
+        plant,
+        profile,
         replay,
         report,
         serve,
         site,
+        tariff,
         up,
+        what_if,
     )
 
-    for module in (up, serve, agent, db, site, node, feed, event, plan, report, replay, doctor):
+    for module in (
+        up,
+        serve,
+        agent,
+        helper,
+        db,
+        site,
+        node,
+        meter,
+        feed,
+        tariff,
+        forecast,
+        event,
+        plan,
+        plant,
+        profile,
+        report,
+        replay,
+        what_if,
+        backtest,
+        evaluate,
+        doctor,
+    ):
         main.add_command(module.command)
 
 

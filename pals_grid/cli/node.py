@@ -31,8 +31,8 @@ def list_nodes(*, url: str, site: str | None, as_json: bool) -> None:
     if as_json:
         print_json(nodes)
         return
-    head = ("id", "name", "state", "draw", "envelope", "range", "hardware", "origin", "last seen")
-    print_table(head, [_node_line(node) for node in nodes])
+    head = ("id", "name", "state", "draw", "envelope", "planned", "grant", "range")
+    print_table((*head, "hardware", "origin", "last seen"), [_node_line(node) for node in nodes])
 
 
 def _node_line(node: dict[str, Any]) -> tuple[object, ...]:
@@ -44,11 +44,26 @@ def _node_line(node: dict[str, Any]) -> tuple[object, ...]:
         status.get("mode", "offline"),
         show_power(status.get("node_power_w")),
         show_power(status.get("power_envelope_w")),
+        _planned(node["planned"]),
+        _granted(node),
         f"{show_power(node['power_min_w'])} to {show_power(node['power_max_w'])}",
         node["hardware"],
         node["origin"],
         show_instant(node["last_seen_at"]),
     )
+
+
+def _planned(planned: dict[str, Any] | None) -> str:
+    """What the plan in force allows now, and why."""
+    return "" if planned is None else f"{show_power(planned['power_max_w'])}, {planned['reason']}"
+
+
+def _granted(node: dict[str, Any]) -> str:
+    """The live grant, and whether the node has taken it."""
+    if node["grant"] is None:
+        return ""
+    taken = "" if node["held_grant_w"] is not None else ", not taken"
+    return f"{show_power(node['grant']['power_w'])}{taken}"
 
 
 @command.command()

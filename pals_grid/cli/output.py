@@ -60,6 +60,11 @@ def show_power(power_w: float | None) -> str:
     return f"{power_w:.0f} W"
 
 
+def show_origins(origins: Sequence[str]) -> str:
+    """How a figure before it is known: ``, measured+modelled``; nothing where nobody says."""
+    return f", {'+'.join(origins)}" if origins else ""
+
+
 def show_instant(text: str | None) -> str:
     """An instant to the minute, in UTC."""
     if text is None:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from pals_grid.cli.arguments import Finite, Instant, read_pairs
+from pals_grid.cli.arguments import Finite, Instant, read_pairs, require_folder_of
 from pals_grid.cli.output import json_option
-from pals_grid.core.errors import InvalidValue
+from pals_grid.cli.progress import progress_bar
 from pals_grid.core.site import DEFAULT_RESERVE_RATIO
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -81,8 +76,7 @@ def command(  # noqa: PLR0913 - each is one option
     from pals_grid.evaluate.render import render_text  # noqa: PLC0415
     from pals_grid.evaluate.replay import ReplayConfig, replay  # noqa: PLC0415
 
-    if plot is not None and not plot.absolute().parent.is_dir():
-        raise InvalidValue("plot", str(plot), "must be in a directory that exists")
+    require_folder_of("plot", plot)
     config = ReplayConfig(
         price_path=price_path,
         carbon_path=carbon_path,
@@ -99,27 +93,14 @@ def command(  # noqa: PLR0913 - each is one option
         seed=seed,
         database_url=read_settings().database_url,
     )
-    with click.progressbar(length=1000, label=f"Replaying {hours} h", file=sys.stderr) as bar:
-        result = replay(config, _steps(bar.update))
+    with progress_bar(f"Replaying {hours} h") as progress:
+        result = replay(config, progress)
     if plot is not None:
         plot_replay(result, plot)
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2, default=_plain))
     else:
         click.echo(render_text(result))
-
-
-def _steps(update: Callable[[int], None]) -> Callable[[float], None]:
-    """Turn a share that is done into steps of a thousandth."""
-    done = 0
-
-    def progress(ratio: float) -> None:
-        nonlocal done
-        now = round(1000 * ratio)
-        update(now - done)
-        done = now
-
-    return progress
 
 
 def _plain(value: object) -> str:

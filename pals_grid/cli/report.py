@@ -9,7 +9,7 @@ import click
 from pals_grid.cli.arguments import Instant
 from pals_grid.cli.client import ServiceClient, site_option, url_option
 from pals_grid.cli.exits import Commands
-from pals_grid.cli.output import print_json, print_table, show_instant
+from pals_grid.cli.output import print_json, print_table, show_instant, show_origins, show_power
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -82,6 +82,22 @@ def _print_report(report: dict[str, Any]) -> None:
     )
     rows = [*report["rows"], report["total"]] if report["by"] else [report["total"]]
     print_table(head, [_line(row, report["by"]) for row in rows])
+    for month in report["demand_charges"]:
+        _print_month(month)
+
+
+def _print_month(month: dict[str, Any]) -> None:
+    """Demand charges of a whole month; they are no part of the cost above."""
+    since, currency = show_instant(month["start_at"]), month["currency"]
+    so_far = " so far" if month["running"] else ""
+    click.echo(f"demand charges, month from {since}{so_far}, not in the cost above:")
+    click.echo(f"  on the power of the nodes{show_origins(month['origins'])}")
+    for charge in month["charges"]:
+        cost = "unknown" if charge["cost"] is None else f"{charge['cost']:,.2f} {currency}"
+        peak, billed = (show_power(charge["peak"]["power_w"]), show_power(charge["billed_w"]))
+        click.echo(f"  {charge['name']}: peak {peak}, billed {billed}, {cost}")
+    if month["coincident_cost"]:
+        click.echo(f"  expected coincident-peak charge: {month['coincident_cost']:,.2f} {currency}")
 
 
 def _line(row: dict[str, Any], by: list[str]) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ from pals_grid.cli import compose
 from pals_grid.cli.logs import open_logs
 from pals_grid.cli.port import take_port
 from pals_grid.cli.stopping import Stopper
+from pals_grid.granting import GrantLoop
 from pals_grid.jobs import Jobs
 from pals_grid.store import migrate
 
@@ -59,11 +60,14 @@ def run_service(settings: Settings, companion: Companion | None = None) -> None:
         open_logs(settings.log_level, settings.logs_dir / "service.log")
         url = stack.enter_context(compose.open_database_url(settings))
         migrate.upgrade(url)
-        context = stack.enter_context(compose.open_context(url))
+        context = stack.enter_context(compose.open_context(url, settings))
         app = compose.build_app(context, settings)
-        jobs = Jobs(context, url)
+        jobs = Jobs(context, plans_at_once=settings.plans_at_once)
+        grants = GrantLoop(context)
         stack.callback(jobs.stop)
         jobs.start()
+        stack.callback(grants.stop)
+        grants.start()
         stack.callback(beside.stop)
         beside.start(context)
         stopper.serve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 from contextlib import contextmanager
@@ -96,6 +97,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say so when it is done."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if not self.should_exit:
             self._on_started()
@@ -111,4 +113,5 @@ class _Server(uvicorn.Server):
             self._on_stop()
         finally:
             self._app.state.stopping = True
+            self._loop.call_soon_threadsafe(self._app.state.notifications.wake_all)
             self.should_exit = True

@@ -6,24 +6,23 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import uvicorn
 from pals_grid_dashboards.console.routes import build_console
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from pals_grid.api.app import build_api
-from pals_grid.core.clock import SystemClock
 from pals_grid.core.errors import FeedUnavailable
 from pals_grid.core.events import EventRequest
 from pals_grid.core.fleet import Origin
 from pals_grid.core.intervals import floor_to
 from pals_grid.core.site import SitePolicy
 from pals_grid.feeds.registry import ConnectorRegistry
-from pals_grid.planner.first import plan_power_budget
+from pals_grid.planner.linear import plan_power_budget
 from pals_grid.service.context import Context
 from pals_grid.service.events import create_event
 from pals_grid.service.feeds import FeedRequest, add_feed, fetch_feed
@@ -35,6 +34,7 @@ from pals_grid.service.nodes import (
 )
 from pals_grid.service.sites import create_site
 from pals_grid.service.telemetry import ingest
+from pals_grid.sim.clock import SimClock
 from pals_grid.store.listen import Notifications
 from pals_grid.wire.messages import (
     CurvePoint,
@@ -48,7 +48,6 @@ from pals_grid.wire.messages import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from datetime import datetime
 
     from fastapi import FastAPI
     from playwright.sync_api import Browser, Page, Playwright
@@ -69,6 +68,9 @@ FLAGS = [
 ]
 MODEL = "Qwen2.5-7B-Instruct"
 ROW = timedelta(seconds=5)
+NOW = datetime(2026, 11, 18, 12, 7, 13, tzinfo=UTC)
+"""It stands still but for reports: no node goes offline and no event ends under a test."""
+PATIENCE_MS = 60_000
 
 
 class NoNetwork:
@@ -83,6 +85,11 @@ class NoNetwork:
         del params, headers
         raise FeedUnavailable(f"HTTP 503 from {url}: closed for <b>maintenance</b>")
 
+    def post(
+        self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> HttpResponse:
+        return self.get(url, form, headers)
+
 
 @dataclass
 class Console:
@@ -90,21 +97,24 @@ class Console:
 
     url: str
     context: Context
+    clock: SimClock
     app: FastAPI
     node_token: str = ""
 
     def report(self, node_power_w: float) -> None:
-        """Send a status of the node, now."""
+        """Send a status of the node, a second later than the one before."""
+        self.clock.advance(1.0)
         node = authenticate_node(self.context, self.node_token)
-        record_status(self.context, node, _status(self.context.clock.now(), node_power_w))
+        record_status(self.context, node, _status(self.clock.now(), node_power_w))
 
 
 @pytest.fixture
 def empty_console(database: Database) -> Iterator[Console]:
     """The application over a database that holds nothing."""
+    clock = SimClock(NOW)
     context = Context(
         database=database,
-        clock=SystemClock(),
+        clock=clock,
         registry=ConnectorRegistry(),
         http=NoNetwork(),
         planner=plan_power_budget,
@@ -122,11 +132,11 @@ def empty_console(database: Database) -> Iterator[Console]:
             assert thread.is_alive()
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield Console(f"http://127.0.0.1:{port}", context, app)
+        yield Console(f"http://127.0.0.1:{port}", context, clock, app)
     finally:
         app.state.stopping = True
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=120)
         assert not thread.is_alive()
 
 
@@ -271,6 +281,7 @@ def _status(at: datetime, node_power_w: float) -> NodeStatus:
 
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as started:
         yield started
 
@@ -291,6 +302,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A page of a fresh profile. Anything that it complains of fails the test."""
     profile = browser.new_context(viewport={"width": 1400, "height": 900}, locale="en-GB")
     complaints: list[str] = []
+    profile.set_default_timeout(PATIENCE_MS)
     opened = profile.new_page()
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on(

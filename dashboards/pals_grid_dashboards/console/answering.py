@@ -28,6 +28,8 @@ _POLICY = {
     "base-uri": "'none'",
     "frame-ancestors": "'none'",
 }
+MOST_FIELDS = 6000
+"""A tariff may name a thousand hours at risk, five fields each."""
 HEADERS = {
     "Content-Security-Policy": "; ".join(f"{what} {whom}" for what, whom in _POLICY.items()),
     "X-Content-Type-Options": "nosniff",
@@ -61,7 +63,7 @@ def form_page(
     """Endpoint of a form that is sent; files are not taken."""
 
     async def endpoint(request: Request) -> Response:
-        async with request.form(max_files=0, max_fields=50) as form:
+        async with request.form(max_files=0, max_fields=MOST_FIELDS) as form:
             fields = {name: text for name, text in form.items() if isinstance(text, str)}
         return with_headers(
             await run_in_threadpool(_guarded, context, lambda: answer(request, fields))

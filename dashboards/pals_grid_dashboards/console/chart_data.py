@@ -1,7 +1,7 @@
 """What the charts draw, as plain JSON: times in seconds since the epoch, gaps as null.
 
 A series is ``{"key", "label", "shape": "step" | "line", "dash": "solid" | "dashed" | "dotted",
-"scale", "unit", "decimals", "x", "y"}``; the page's script turns ``key`` into a colour.
+"scale", "unit", "decimals", "hidden", "x", "y"}``; the page's script turns ``key`` into a colour.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ Series = dict[str, Any]
 DASHES = {
     ValueKind.MEASURED: "solid",
     ValueKind.FORECAST: "dashed",
+    ValueKind.MODELLED: "dashdot",
     ValueKind.SYNTHETIC: "dotted",
 }
 
@@ -93,9 +94,9 @@ def power_series(
         ((at, None if power_w is None else power_w / W_PER_KW) for at, power_w in measured), step_s
     )
     return [
-        _series("limit", "Budget limit", limit, unit="kW", decimals=2),
-        _series("expected", "Expected power", expected, unit="kW", decimals=2, dash="dashed"),
-        _series(
+        series("limit", "Budget limit", limit, unit="kW", decimals=2),
+        series("expected", "Expected power", expected, unit="kW", decimals=2, dash="dashed"),
+        series(
             "draw",
             f"Node power ({origin})",
             drawn,
@@ -113,12 +114,12 @@ def signal_series(
     merged = [item for item in best_values(observations) if window.overlap_s(item.interval) > 0]
     key = "price" if quantity is Quantity.PRICE else "carbon"
     name = {
-        Quantity.PRICE: "Price",
+        Quantity.PRICE: "Feed price",
         Quantity.AVERAGE_INTENSITY: "Average carbon",
         Quantity.MARGINAL_INTENSITY: "Marginal carbon",
     }[quantity]
     return [
-        _series(
+        series(
             key,
             f"{name} ({KIND_WORDS[kind]})",
             stepped((item.interval, item.value) for item in merged if item.kind is kind),
@@ -132,7 +133,7 @@ def signal_series(
     ]
 
 
-def _series(  # noqa: PLR0913  # a series has that many properties
+def series(  # noqa: PLR0913  # a series has that many properties
     key: str,
     label: str,
     points: tuple[list[float], list[float | None]],
@@ -142,7 +143,9 @@ def _series(  # noqa: PLR0913  # a series has that many properties
     shape: str = "step",
     dash: str = "solid",
     scale: str = "power",
+    hidden: bool = False,
 ) -> Series:
+    """One series; ``hidden`` ones are drawn when they are chosen in the legend."""
     return {
         "key": key,
         "label": label,
@@ -151,6 +154,7 @@ def _series(  # noqa: PLR0913  # a series has that many properties
         "scale": scale,
         "unit": unit,
         "decimals": decimals,
+        "hidden": hidden,
         "x": points[0],
         "y": points[1],
     }
@@ -208,7 +212,7 @@ def delivery_series(
 ) -> list[Series]:
     """Power by minute against level lines (``key -> (label, W)``); all in kW."""
     lines = [
-        _series(
+        series(
             key,
             label,
             stepped([(window, level_w / W_PER_KW)]),
@@ -223,5 +227,5 @@ def delivery_series(
     )
     return [
         *lines,
-        _series("draw", f"Power ({origin})", drawn, unit="kW", decimals=2, shape="line"),
+        series("draw", f"Power ({origin})", drawn, unit="kW", decimals=2, shape="line"),
     ]

@@ -84,7 +84,7 @@ def read_form(given: Mapping[str, str], local: LocalTime) -> EventForm:
             ramp_s=ramp_min * 60,
         )
     except InvalidValue as error:
-        form.refuse(_in_form_words(error))
+        form.refuse(in_form_words(error))
     return form
 
 
@@ -117,7 +117,7 @@ def _number(name: str, text: str) -> float:
         raise InvalidValue(name, text, "must be a number") from error
 
 
-def _in_form_words(error: InvalidValue) -> InvalidValue:
+def in_form_words(error: InvalidValue) -> InvalidValue:
     """Say a bound in the unit and words of the form."""
     words = {
         "end_at": "must be after the start",

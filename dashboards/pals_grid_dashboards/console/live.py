@@ -29,7 +29,7 @@ STOP_LOOK_S = 0.5
 
 PARTS_BY_TOPIC = {
     "node": frozenset({"head", "nodes"}),
-    "plan": frozenset({"head", "plan", "chart"}),
+    "plan": frozenset({"head", "plan", "substitutes", "chart"}),
     "event": frozenset({"head", "chart"}),
     "feed": frozenset({"feeds", "chart"}),
 }
@@ -71,7 +71,7 @@ class Live:
     ) -> AsyncIterator[str]:
         topics = sorted(PARTS_BY_TOPIC)
         async with self._notifications.subscribe(topics) as inbox:
-            changed = frozenset({"head", "nodes", "feeds", "plan"})
+            changed = frozenset({"head", "nodes", "feeds", "plan", "substitutes"})
             sent: dict[str, str] = {}
             sent_at_s = time.monotonic()
             yield ": open\n\n"

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 
+FIRST_YEAR, LAST_YEAR = 1970, 2199
+"""As the API takes them: days can be added to and taken from any of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class LocalTime:
     """The clock on a site's wall, and the instant that the page was made at."""
@@ -60,6 +64,10 @@ class LocalTime:
             _tag(end_at, end + _seconds(end_at)),
         )
 
+    def month_name(self, instant: datetime) -> str:
+        """``November 2026``, of the month that the instant lies in."""
+        return f"{instant.astimezone(self.zone):%B %Y}"
+
     def dated_span(self, start_at: datetime, end_at: datetime) -> Markup:
         """``Sat 21 Nov 2026, 14:30–15:30``."""
         local = start_at.astimezone(self.zone)
@@ -80,6 +88,7 @@ class LocalTime:
             naive = datetime.fromisoformat(text)
         except ValueError as error:
             raise InvalidValue(field, text, "must be a date and a time") from error
+        _require_year(field, text, naive.year)
         if naive.tzinfo is not None:
             return naive.astimezone(UTC)
         utc = naive.replace(tzinfo=self.zone).astimezone(UTC)
@@ -96,9 +105,11 @@ class LocalTime:
             InvalidValue: when it is no date.
         """
         try:
-            return date.fromisoformat(text)
+            found = date.fromisoformat(text)
         except ValueError as error:
             raise InvalidValue(field, text, "must be a date") from error
+        _require_year(field, text, found.year)
+        return found
 
     def days(self, first: date, last: date) -> Interval:
         """Return the interval from the start of ``first`` to the end of ``last``, 23 h days too.
@@ -113,6 +124,11 @@ class LocalTime:
             for day in (first, last + timedelta(days=1))
         )
         return Interval(start, end)
+
+
+def _require_year(field: str, text: str, year: int) -> None:
+    if not FIRST_YEAR <= year <= LAST_YEAR:
+        raise InvalidValue(field, text, f"must be in the years {FIRST_YEAR} to {LAST_YEAR}")
 
 
 def _seconds(instant: datetime) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pals_grid_dashboards.console.words import Label, mode_label, origin_labels
+from pals_grid_dashboards.console.formats import power
+from pals_grid_dashboards.console.words import REASONS, Label, mode_label, origin_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,7 +43,9 @@ class NodeRow:
     online: bool
     age_s: float | None
     envelope_w: float | None
+    envelope_note: str
     node_power_w: float | None
+    node_power_source: str
     envelope_used_ratio: float | None
     tokens_out_per_s: float | None
     node_energy_j_per_token: float | None
@@ -81,7 +84,9 @@ def _row(view: NodeView, now: datetime) -> NodeRow:
             online=view.online,
             age_s=age_s,
             envelope_w=None,
+            envelope_note=_envelope_note(view),
             node_power_w=None,
+            node_power_source="",
             envelope_used_ratio=None,
             tokens_out_per_s=None,
             node_energy_j_per_token=None,
@@ -96,12 +101,25 @@ def _row(view: NodeView, now: datetime) -> NodeRow:
         online=view.online,
         age_s=age_s,
         envelope_w=status.power_envelope_w,
+        envelope_note=_envelope_note(view),
         node_power_w=status.node_power_w,
+        node_power_source=status.node_power_source,
         envelope_used_ratio=_ratio(status.node_power_w, status.power_envelope_w),
         tokens_out_per_s=rate,
         node_energy_j_per_token=_ratio(status.node_power_w, rate),
         engines=tuple(_engine(engine) for engine in status.engines),
     )
+
+
+def _envelope_note(view: NodeView) -> str:
+    """The live grant that the node holds, if it does, and what the plan allows now and why."""
+    parts = []
+    if view.held_grant_w is not None:
+        parts.append(f"live grant of {power(view.held_grant_w)}")
+    if view.planned is not None:
+        reason = REASONS[view.planned.reason]
+        parts.append(f"plan {power(view.planned.power_max_w)}: {reason}")
+    return "; ".join(parts)
 
 
 def _engine(engine: EngineStatus) -> EngineLine:

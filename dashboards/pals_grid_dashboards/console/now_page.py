@@ -10,19 +10,24 @@ from starlette.responses import JSONResponse
 
 from pals_grid.core.intervals import Interval, floor_to
 from pals_grid.core.series import Quantity
+from pals_grid.core.substitution import source_words
+from pals_grid.service.live.views import load_live
 from pals_grid.service.plans import load_plan
 from pals_grid.service.telemetry import load_power_series
 from pals_grid_dashboards.console import chart_data, loading
-from pals_grid_dashboards.console.feed_rows import feed_rows
+from pals_grid_dashboards.console.feed_rows import feed_alerts, feed_rows
 from pals_grid_dashboards.console.headline import budget_now, event_now
+from pals_grid_dashboards.console.live_words import live_line
 from pals_grid_dashboards.console.node_rows import node_rows, site_now
 from pals_grid_dashboards.console.rendering import render_page, render_text
+from pals_grid_dashboards.console.substitutes import SUBSTITUTE, substitution_rows
 from pals_grid_dashboards.console.words import REASONS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from pals_grid.core.budget import Plan
     from pals_grid.service.context import Context
     from pals_grid_dashboards.console.loading import SiteScope
 
@@ -36,8 +41,10 @@ FRAGMENTS = {
     "nodes": "fragments/nodes.html",
     "feeds": "fragments/feeds.html",
     "plan": "fragments/plan.html",
+    "substitutes": "fragments/substitutes.html",
 }
 """The parts of the page that are sent again when they change, by name of their event."""
+OF_THE_PLAN = frozenset({"head", "plan", "substitutes"})
 
 
 class NowPage:
@@ -53,16 +60,18 @@ class NowPage:
         scope = loading.load_scope(self._context, request.query_params.get("site"))
         if not isinstance(scope, loading.SiteScope):
             return render_page("no_site.html", scope, here="now")
+        plan = loading.load_latest_plan(self._context, scope.site.policy.slug)
         values: dict[str, Any] = {}
         for name in FRAGMENTS:
-            values |= self._values(scope, name)
+            values |= self._values(scope, name, plan)
         return render_page("now.html", scope, here="now", **values)
 
     def fragment(self, slug: str, name: str) -> str:
         """One live part as it is now."""
         scope = loading.load_scope(self._context, slug)
         assert isinstance(scope, loading.SiteScope)
-        return render_text(FRAGMENTS[name], scope=scope, **self._values(scope, name))
+        plan = loading.load_latest_plan(self._context, slug) if name in OF_THE_PLAN else None
+        return render_text(FRAGMENTS[name], scope=scope, **self._values(scope, name, plan))
 
     def chart(self, request: Request) -> Response:
         """Budget, power, price and carbon from 6 h ago to 24 h ahead."""
@@ -113,19 +122,22 @@ class NowPage:
             if quantity in found
         ]
 
-    def _values(self, scope: SiteScope, name: str) -> dict[str, Any]:
-        """What one part needs."""
+    def _values(self, scope: SiteScope, name: str, plan: Plan | None) -> dict[str, Any]:
+        """What one part needs; ``plan`` is the one in force, for the parts that show it."""
         slug, now = scope.site.policy.slug, scope.local.now
         if name == "head":
-            plan = loading.load_latest_plan(self._context, slug)
             return {
                 "budget": budget_now(plan, scope.site.policy, now),
                 "site_now": site_now(loading.load_nodes(self._context, slug)),
                 "event": event_now(loading.load_events(self._context, slug), now),
+                "live_line": live_line(load_live(self._context, slug)),
+                "feed_alerts": feed_alerts(loading.load_feeds(self._context, slug)),
             }
         if name == "nodes":
             return {"nodes": node_rows(loading.load_nodes(self._context, slug), now)}
         if name == "feeds":
             return {"feeds": feed_rows(loading.load_feeds(self._context, slug))}
-        plan = loading.load_latest_plan(self._context, slug)
-        return {"plan": plan, "reasons": REASONS}
+        if name == "substitutes":
+            rows = substitution_rows(plan, scope.local)
+            return {"substitutions": rows, "substitute_label": SUBSTITUTE}
+        return {"plan": plan, "reasons": REASONS, "source_words": source_words}

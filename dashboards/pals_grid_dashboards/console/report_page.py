@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pals_grid.core.errors import InvalidValue
+from pals_grid.core.fleet import Origin
+from pals_grid.service.demand import load_demand_charges
 from pals_grid.service.reports import energy_report
 from pals_grid_dashboards.console import loading
 from pals_grid_dashboards.console.rendering import render_page
@@ -15,7 +17,7 @@ from pals_grid_dashboards.console.report_view import (
     report_row,
     report_rows,
 )
-from pals_grid_dashboards.console.words import kind_label
+from pals_grid_dashboards.console.words import kind_label, origin_labels
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -43,6 +45,7 @@ class ReportPage:
             error, choice = refused, read_choice({}, (), scope.local)
         slug = scope.site.policy.slug
         report = energy_report(self._context, slug, choice.interval, choice.by)
+        months = load_demand_charges(self._context, slug, choice.interval)
         return render_page(
             "reports.html",
             scope,
@@ -57,6 +60,9 @@ class ReportPage:
             groups=GROUPS,
             kind_label=kind_label,
             report=report,
+            months=months,
+            demand_origins=frozenset[Origin]().union(*(month.origins for month in months)),
+            origin_labels=origin_labels,
             rows=report_rows(report),
             total=report_row(report.total),
             json_url=api_url(slug, choice, "json"),

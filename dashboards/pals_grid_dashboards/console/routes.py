@@ -14,6 +14,8 @@ from pals_grid_dashboards.console.feed_page import FeedPage
 from pals_grid_dashboards.console.live import Live
 from pals_grid_dashboards.console.now_page import NowPage
 from pals_grid_dashboards.console.report_page import ReportPage
+from pals_grid_dashboards.console.tariff_page import TariffPage
+from pals_grid_dashboards.console.what_if_page import WhatIfPage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,6 +34,7 @@ def build_console(context: Context, notifications: Notifications) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     now, events = NowPage(context), EventPage(context)
     feeds, reports = FeedPage(context), ReportPage(context)
+    tariff, what_if = TariffPage(context), WhatIfPage(context)
     for path, answer in {
         "/": now.show,
         "/charts/now": now.chart,
@@ -40,12 +43,15 @@ def build_console(context: Context, notifications: Notifications) -> APIRouter:
         "/feeds": feeds.show,
         "/charts/feeds/{feed_id:int}": feeds.chart,
         "/reports": reports.show,
+        "/tariff": tariff.show,
+        "/what-if": what_if.show,
     }.items():
         router.add_route(path, page(context, answer), ["GET"])
     for path, take in {
         "/events": events.create,
         "/events/{event_id:int}/cancel": events.cancel,
         "/feeds/{feed_id:int}/fetch": feeds.fetch,
+        "/tariff": tariff.take,
     }.items():
         router.add_route(path, form_page(context, take), ["POST"])
     router.add_route("/live", Live(context, notifications, now).stream, ["GET"])

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 REASONS = {
     Reason.EVENT: "Demand-response event",
     Reason.GRID_CONNECTION: "Grid connection is the limit",
+    Reason.MAXIMUM: "Site maximum",
+    Reason.RAMP: "Ramp at the grid connection",
     Reason.NO_SIGNAL: "No price or carbon signal",
+    Reason.FALLBACK: "No optimum: as it comes",
+    Reason.PEAK: "Charge on the peak",
+    Reason.CARBON_CAP: "Carbon cap of the day",
+    Reason.SHED: "Serving costs more than it is worth",
     Reason.SHIFTED_OUT: "Work moved out: dear or dirty hour",
     Reason.SHIFTED_IN: "Work moved in: cheap or clean hour",
     Reason.MINIMUM: "Site minimum",
@@ -29,11 +35,13 @@ ORIGINS = {
 KIND_WORDS = {
     ValueKind.MEASURED: "final",
     ValueKind.FORECAST: "forecast",
+    ValueKind.MODELLED: "modelled",
     ValueKind.SYNTHETIC: "synthetic",
 }
 KINDS = {
     ValueKind.MEASURED: "measured, or published as final, by its source",
     ValueKind.FORECAST: "a forecast that its source may revise",
+    ValueKind.MODELLED: "a forecast of our own model, where the source has none",
     ValueKind.SYNTHETIC: "made up for a demonstration, not real",
 }
 QUANTITIES = {
@@ -76,4 +84,5 @@ def origin_labels(origins: Iterable[Origin]) -> tuple[Label, ...]:
 
 def kind_label(kind: ValueKind) -> Label:
     """Badge of a value's kind."""
-    return Label(KIND_WORDS[kind], "note" if kind is ValueKind.SYNTHETIC else "quiet", KINDS[kind])
+    is_made = kind in {ValueKind.MODELLED, ValueKind.SYNTHETIC}
+    return Label(KIND_WORDS[kind], "note" if is_made else "quiet", KINDS[kind])

@@ -63,11 +63,3 @@ def serving(database: Database, tmp_path: Path, free_port: int) -> Iterator[Serv
         server.should_exit = True
         thread.join()
         listening.close()
-
-
-@pytest.fixture
-def free_port() -> int:
-    import socket  # noqa: PLC0415 - only here
-
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])

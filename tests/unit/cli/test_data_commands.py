@@ -41,6 +41,7 @@ def test_feeds_are_added_listed_tested_and_fetched(run: Run, serving: Serving) -
     assert fetched.stdout == "2 values fetched, 2 new\n"
     listed = run("feed", "list", "--url", serving.url)
     assert listed.stdout.splitlines()[1].split()[:3] == [str(feed["id"]), "agile", "price"]
+    assert "50  EUR/MWh  forecast" in listed.stdout
     assert json.loads(run("feed", "list", "--url", serving.url, "--json").stdout)[0]["name"] == (
         "agile"
     )
@@ -116,12 +117,12 @@ def test_the_energy_report_in_three_forms(run: Run, serving: Serving) -> None:
 
 
 def test_not_found_and_unavailable_have_their_codes(
-    run: Run, serving: Serving, free_port: int
+    run: Run, serving: Serving, silent_port: int
 ) -> None:
     missing = run("plan", "show", "--url", serving.url, "--site", "nowhere")
     assert (missing.exit_code, missing.stderr.count("\n")) == (4, 1)
     assert "nowhere" in missing.stderr
-    silent = run("plan", "show", "--url", f"http://127.0.0.1:{free_port + 1}")
+    silent = run("plan", "show", "--url", f"http://127.0.0.1:{silent_port}")
     assert (silent.exit_code, silent.stderr.count("\n")) == (5, 1)
     assert "does not answer" in silent.stderr
     refused = run("feed", "add", "--url", serving.url, "--connector", "moon", "--name", "x")

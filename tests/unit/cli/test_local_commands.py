@@ -99,17 +99,14 @@ def test_wrong_arguments_are_bad_input(run: Run, arguments: tuple[str, ...]) -> 
 
 
 def test_doctor_names_a_taken_port_and_what_to_do(
-    run: Run, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, postgres_url: str, free_port: int
 ) -> None:
     monkeypatch.setenv("PALS_GRID_DATABASE_URL", postgres_url)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        monkeypatch.setenv("PALS_GRID_PORT", port)
-        taken.close()
-        well = run("doctor", "--json")
-        assert well.exit_code == 0, well.output
+    monkeypatch.setenv("PALS_GRID_PORT", str(free_port))
+    well = run("doctor", "--json")
+    assert well.exit_code == 0, well.output
     assert {item["verdict"] for item in json.loads(well.stdout)} <= {"ok", "info"}
-    with socket.create_server(("127.0.0.1", int(port))):
+    with socket.create_server(("127.0.0.1", free_port)):
         ill = run("doctor")
     assert ill.exit_code == 1
     assert "set PALS_GRID_PORT to a free port" in ill.stdout
@@ -151,6 +148,26 @@ def test_an_agent_without_a_token_does_not_start(
     assert "token-file" in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--node-meter", "redfish"], "node_meter_url: must be given with redfish"),
+        (["--node-meter-chassis", "1"], "node_meter_chassis: needs node_meter_url"),
+        (["--node-meter", "rapl", "--hardware", "sim"], "must be auto or linear for a simulated"),
+        (["--hardware", "amd"], "amdsmi cannot be loaded"),
+    ],
+)
+def test_an_agent_with_a_meter_or_hardware_that_is_not_there_does_not_start(
+    run: Run, tmp_path: Path, options: list[str], message: str
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("abc")
+    state = str(tmp_path / "state")
+    found = run("agent", "--token-file", str(token), "--state-dir", state, *options)
+    assert found.exit_code in {3, 5}
+    assert message in found.stderr
+
+
 def test_help_needs_the_node_s_packages_alone() -> None:
     code = """
 import sys
@@ -158,7 +175,7 @@ class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {
             "fastapi", "starlette", "pydantic", "sqlalchemy", "psycopg", "alembic", "uvicorn",
-            "apscheduler", "jinja2", "prometheus_client", "numpy", "pynvml",
+            "jinja2", "prometheus_client", "numpy", "pynvml",
         }:
             raise ModuleNotFoundError(name=name)
 sys.meta_path.insert(0, Refuse())

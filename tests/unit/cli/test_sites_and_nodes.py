@@ -10,8 +10,10 @@ import pytest
 from pals_grid.cli import environment
 from pals_grid.cli.output import show_short
 from pals_grid.cli.site import SETTINGS
+from pals_grid.core.clock import SystemClock
 from pals_grid.core.errors import FeedUnavailable, InvalidValue
 from pals_grid.core.site import SitePolicy, Slo
+from pals_grid.service.live.allocating import LiveAllocator
 from pals_grid.service.nodes import authenticate_node, record_status, register_node
 from pals_grid.service.sites import load_site
 from tests.unit.service.world import registration, status
@@ -64,6 +66,23 @@ def test_a_site_is_added_with_defaults_or_everything(run: Run, serving: Serving)
     for value, field in EVERYTHING.values():
         assert str(answer[field]).removesuffix(".0") == value
     assert answer["slo"] == {"ttft_s": 1.5, "itl_s": 0.08}
+
+
+def test_bounds_and_tiers_are_set_and_taken_away(run: Run, serving: Serving) -> None:
+    serving.world.make_site()
+    at = ("--url", serving.url)
+    tiers = json.dumps([{"name": "gold", "demand_ratio": 1.0}])
+    bounds = ("--maximum-kw", "2", "--ramp-kw-per-min", "0.1", "--carbon-cap-kg-per-day", "40")
+    more = ("--marginal-carbon-ratio", "0.5", "--tiers", tiers)
+    assert run("site", "set", "oslo", *bounds, *more, *at).exit_code == 0
+    policy = load_site(serving.world.context, "oslo").policy
+    assert (policy.maximum_w, policy.ramp_w_per_min) == (2000.0, 100.0)
+    assert (policy.carbon_cap_kg_per_day, policy.marginal_carbon_ratio) == (40.0, 0.5)
+    assert [tier.name for tier in policy.tiers] == ["gold"]
+    assert run("site", "set", "oslo", "--maximum-kw", "none", "--tiers", "[]", *at).exit_code == 0
+    policy = load_site(serving.world.context, "oslo").policy
+    assert (policy.maximum_w, policy.tiers) == (None, ())
+    assert run("site", "set", "oslo", "--tiers", "{}", *at).exit_code == 2
 
 
 def test_sites_are_listed_and_shown(run: Run, serving: Serving) -> None:
@@ -143,6 +162,45 @@ def test_sites_that_cannot_be_are_refused(run: Run, serving: Serving) -> None:
 )
 def test_wrong_usage_of_site(run: Run, arguments: tuple[str, ...]) -> None:
     assert run("site", *arguments).exit_code == 2
+
+
+def test_live_grants_are_switched_and_shown(run: Run, serving: Serving) -> None:
+    at = ("--url", serving.url)
+    options = ("--live-grants", "dry_run", "--other-load-kw", "0.4")
+    made = run("site", "add", "oslo", *LIMITS, *options, *at)
+    assert made.exit_code == 0, made.output
+    assert run("site", "grants", "oslo", *at).stdout == "live grants of oslo: dry_run, no rounds\n"
+    context = replace(serving.world.context, clock=SystemClock())
+    allocator = LiveAllocator(context, "a")
+    for _ in range(2):
+        allocator.round()
+    shown = run("site", "grants", "oslo", *at).stdout
+    assert shown.startswith("live grants of oslo: dry_run\n")
+    assert "400 W, modelled: stated other_load_w" in shown
+    last = json.loads(run("site", "grants", "oslo", *at, "--json").stdout)["last"]
+    assert (last["rounds"], last["record"]["mode"]) == (1, "dry_run")
+    assert run("site", "set", "oslo", "--live-grants", "maybe", *at).exit_code == 2
+    assert run("site", "grants", "none", *at).exit_code != 0
+
+
+def test_a_meter_is_told_and_shown(run: Run, serving: Serving) -> None:
+    serving.world.make_site()
+    at = ("--url", serving.url)
+    assert run("site", "meter", "oslo", *at).stdout == "no meter of oslo has said anything\n"
+    reading = ("--power-kw", "8.2", "--source", "meter 7", "--at", "2026-03-02T12:00:03Z")
+    shown = "8.20 kW, measured by meter 7, 2026-03-02 12:00:03Z"
+    told = run("site", "meter", "oslo", *reading, *at)
+    assert told.stdout == f"{shown}\n", told.output
+    again = run("site", "meter", "oslo", *reading, *at)
+    assert again.stdout == f"{shown}; a reading of that instant is there already\n"
+    assert run("site", "meter", "oslo", *at).stdout == f"{shown}\n"
+    latest = json.loads(run("site", "meter", "oslo", *at, "--json").stdout)
+    assert (latest["power_w"], latest["source"]) == (8200.0, "meter 7")
+    over = run("site", "meter", "oslo", "--power-kw", "200", *reading[2:], *at)
+    assert over.exit_code == 3
+    assert "readings[0].power_w: must be from 0 to 100000, ten times" in over.stderr
+    assert run("site", "meter", "oslo", "--power-kw", "1", *at).exit_code == 2
+    assert run("site", "meter", "oslo", "--source", "m", *at).exit_code == 2
 
 
 def test_a_token_lets_a_node_join_and_the_node_is_listed(run: Run, serving: Serving) -> None:

@@ -2,8 +2,9 @@
 
 const { uPlot } = globalThis;
 
-const DASH = { solid: [], dashed: [7, 4], dotted: [2, 3] };
-const WIDTH = { limit: 2.5, expected: 1.5, draw: 1.5, price: 2, carbon: 2 };
+const DASH = { solid: [], dashed: [7, 4], dashdot: [8, 3, 2, 3], dotted: [2, 3] };
+const WIDTH = { limit: 2.5, expected: 1.5, draw: 1.5, price: 2, carbon: 2, held: 4, changed: 2 };
+const ALTERNATIVES = ["held", "changed", "free", "static", "comes", "threshold", "cleaner"];
 const AXIS_PX = 62;
 const shown = new Map(); // element -> { data, plots }
 
@@ -28,6 +29,12 @@ export function redrawCharts() {
 }
 
 async function fetchChart(element) {
+  const inline = element.querySelector("script[type='application/json']");
+  if (inline) {
+    shown.get(element).data ??= JSON.parse(inline.textContent);
+    draw(element);
+    return;
+  }
   try {
     const answer = await fetch(element.dataset.chart, { headers: { accept: "application/json" } });
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
@@ -56,7 +63,7 @@ function colour(name) {
 }
 
 function palette() {
-  const names = ["limit", "expected", "draw", "price", "carbon", "text", "muted", "line", "band", "surface", "past"];
+  const names = ["limit", "expected", "draw", "price", "carbon", ...ALTERNATIVES, "text", "muted", "line", "band", "surface", "past"];
   return Object.fromEntries(names.map((name) => [name, colour(`c-${name}`)]));
 }
 
@@ -65,16 +72,21 @@ function draw(element) {
   if (!held.data) return;
   const cursor = held.plots[0]?.cursor.left ?? -1;
   for (const plot of held.plots) plot.destroy();
-  const panels = held.data.panels.filter((panel) => panel.some((series) => series.x.length));
+  const panels = held.data.panels.filter((panel) => panel.some(isDrawn));
   element.classList.toggle("blank", panels.length === 0);
   note(element, panels.length ? "" : "Nothing to draw yet: the chart fills as values come in.");
   const colours = palette();
   held.plots = panels.map((panel, i) =>
     plotPanel(element, held.data, panel, colours, height(element, i, i === panels.length - 1), i === panels.length - 1),
   );
-  legend(element, panels.flat().filter((series) => series.x.length), held.data.bands.length > 0);
+  const chosen = held.data.choose ? held.data.panels.flat() : panels.flat();
+  legend(element, chosen.filter((series) => series.x.length), held.data);
   if (cursor >= 0 && held.plots.length) held.plots[0].setCursor({ left: cursor, top: 10 });
   else readout(element, held.data, null);
+}
+
+function isDrawn(series) {
+  return series.x.length > 0 && !series.hidden;
 }
 
 const TIME_AXIS_PX = 38;
@@ -86,7 +98,7 @@ function height(element, index, isLast) {
 
 function plotPanel(element, data, panel, colours, tall, isLast) {
   const holder = element.querySelector(".panels");
-  const drawn = panel.filter((series) => series.x.length);
+  const drawn = panel.filter(isDrawn);
   const scales = [...new Set(drawn.map((series) => series.scale))];
   const joined = uPlot.join(drawn.map((series) => [series.x, series.y]));
   const narrow = holder.clientWidth < 560;
@@ -107,7 +119,7 @@ function plotPanel(element, data, panel, colours, tall, isLast) {
         label: series.label,
         scale: series.scale,
         stroke: colours[series.key],
-        width: WIDTH[series.key],
+        width: series.dash === "dotted" ? 1.5 : (WIDTH[series.key] ?? 1.5),
         dash: DASH[series.dash],
         paths: series.shape === "step" ? uPlot.paths.stepped({ align: 1 }) : undefined,
         points: { show: false },
@@ -204,10 +216,16 @@ function drawNow(u, data, colours, isLast) {
     if (topmost) tag(ctx, "now", x, top, ratio, colours);
   }
   if (topmost && width > 560 * ratio) {
+    let taken = [-Infinity, -Infinity]; // where the last tag of each of two lines ends
     for (const band of data.bands) {
-      const x = Math.max(u.valToPos(band.from, "x", true), left);
       const text = band.label.length > 24 ? `${band.label.slice(0, 23)}…` : band.label;
-      if (x < left + width) tag(ctx, text, Math.min(x, left + width - ctx.measureText(text).width - 10 * ratio), top + 18 * ratio, ratio, colours);
+      const wide = ctx.measureText(text).width + 10 * ratio;
+      const start = Math.max(u.valToPos(band.from, "x", true), left);
+      if (start >= left + width) continue;
+      const x = Math.min(start, left + width - wide);
+      const line = x < taken[0] ? 1 : 0;
+      taken = taken.map((end, i) => (i === line ? x + wide : end));
+      tag(ctx, text, x, top + 18 * (line + 1) * ratio, ratio, colours);
     }
   }
   ctx.restore();
@@ -242,10 +260,11 @@ function readout(element, data, seconds) {
   line.replaceChildren();
   const drawn = data.panels.some((panel) => panel.some((series) => series.x.length));
   const at = !drawn ? null : seconds ?? (data.now >= data.from && data.now <= data.to ? data.now : null);
+  if (at == null && drawn && data.choose) add(line, "span", "Point at the chart to read its figures.");
   if (at == null) return;
   const format = new Intl.DateTimeFormat("en-GB", { timeZone: data.zone, weekday: "short", hour: "2-digit", minute: "2-digit" });
   add(line, "b", seconds == null ? `Now, ${format.format(at * 1e3)}` : format.format(at * 1e3));
-  for (const series of data.panels.flat()) {
+  for (const series of data.panels.flat().filter(isDrawn)) {
     const value = valueAt(series, at);
     if (value == null) continue;
     const item = add(line, "span", `${series.label} `);
@@ -265,21 +284,36 @@ function add(parent, tagName, text) {
   return child;
 }
 
-function legend(element, drawn, hasBands) {
+function legend(element, drawn, data) {
   const list = element.querySelector(".legend");
+  const focused = [...list.querySelectorAll("button")].indexOf(document.activeElement);
   list.replaceChildren();
   for (const series of drawn) {
     const item = document.createElement("li");
-    item.append(swatch(series.key, DASH[series.dash]));
-    item.append(series.label);
+    const held = data.choose ? item.appendChild(chooser(element, series)) : item;
+    held.append(swatch(series.key, DASH[series.dash]));
+    held.append(series.label);
     list.append(item);
   }
-  if (hasBands) {
+  list.querySelectorAll("button")[focused]?.focus();
+  if (data.bands.length > 0) {
     const item = document.createElement("li");
     item.append(Object.assign(document.createElement("span"), { className: "swatch-band" }));
     item.append("Event");
     list.append(item);
   }
+}
+
+function chooser(element, series) {
+  // A press shows or hides the series.
+  const button = document.createElement("button");
+  button.type = "button";
+  button.setAttribute("aria-pressed", String(!series.hidden));
+  button.addEventListener("click", () => {
+    series.hidden = !series.hidden;
+    draw(element);
+  });
+  return button;
 }
 
 function swatch(key, dash) {
