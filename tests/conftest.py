@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import sys
 import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -20,6 +23,19 @@ if TYPE_CHECKING:
 # tests run there too.
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+with suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    # The same examples in every run, whatever the machine's speed; new ones on request:
+    # pytest --hypothesis-profile=explore
+    settings.register_profile(
+        "explore", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.register_profile(
+        "fixed", settings.get_profile("explore"), derandomize=True, database=None
+    )
+    settings.load_profile("fixed")
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +98,31 @@ def make_blank_database(postgres_url: str) -> Iterator[Callable[[], str]]:
     finally:
         for name in names:
             _drop(postgres_url, name)
+
+
+@contextmanager
+def _port() -> Iterator[int]:
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        if sys.platform != "linux":  # there a bound port is shut to all others
+            held.close()
+        yield port
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port that nobody listens on and that the system gives to no one else; a test may."""
+    with _port() as port:
+        yield port
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Another such port, on which no test listens."""
+    with _port() as port:
+        yield port
 
 
 @pytest.fixture

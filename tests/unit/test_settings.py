@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ def test_everything_is_read() -> None:
             "PALS_GRID_ALLOWED_HOSTS": "Grid.example, other.example,",
             "PALS_GRID_LOG_LEVEL": "DEBUG",
             "PALS_GRID_DEMO_ACTUATE": "1",
+            "PALS_GRID_FEED_NETWORKS": "127.0.0.0/8, fd00:1::/32,",
+            "PALS_GRID_FEED_FOLDERS": "/srv/prices",
+            "PALS_GRID_FEED_CA_FILE": __file__,
+            "PALS_GRID_FEED_RETRY_MIN_S": "10",
+            "PALS_GRID_FEED_RETRY_MAX_S": "600",
+            "PALS_GRID_FEED_BREAKER_FAILURES": "3",
         }
     )
     assert found == Settings(
@@ -35,6 +42,12 @@ def test_everything_is_read() -> None:
         allowed_hosts=("grid.example", "other.example"),
         log_level="debug",
         demo_actuate=True,
+        feed_networks=(ip_network("127.0.0.0/8"), ip_network("fd00:1::/32")),
+        feed_folders=(Path("/srv/prices"),),
+        feed_ca_file=Path(__file__),
+        feed_retry_min_s=10,
+        feed_retry_max_s=600,
+        feed_breaker_failures=3,
     )
     assert found.url == "http://[::1]:9000"
     assert found.token_file == Path("/srv/grid/node-token")
@@ -48,6 +61,13 @@ def test_everything_is_read() -> None:
         ("PALS_GRID_PORT", "80.5"),
         ("PALS_GRID_PORT", "http"),
         ("PALS_GRID_DEMO_ACTUATE", "yes"),
+        ("PALS_GRID_FEED_NETWORKS", "10.0.0.1/8"),
+        ("PALS_GRID_FEED_NETWORKS", "intranet"),
+        ("PALS_GRID_FEED_FOLDERS", "prices"),
+        ("PALS_GRID_FEED_CA_FILE", "/no/such/file"),
+        ("PALS_GRID_FEED_RETRY_MIN_S", "0"),
+        ("PALS_GRID_FEED_RETRY_MAX_S", "29"),
+        ("PALS_GRID_FEED_BREAKER_FAILURES", "0"),
         ("PALS_GRID_LOG_LEVEL", "loud"),
         ("PALS_GRID_ALLOWED_HOSTS", "*.example"),
         ("PALS_GRID_DATA_DIR", __file__),

@@ -184,6 +184,19 @@ def test_a_skipped_time_is_refused() -> None:
         parse("start,price\n26/03/2023 01:30,1\n", LOCAL)
 
 
+@pytest.mark.parametrize(
+    ("time", "options"),
+    [
+        ("01/01/0001 00:00", {"timezone": "Asia/Tokyo"}),
+        ("31/12/9999 23:00", {"timezone": "America/New_York"}),
+        ("0001-01-01T00:00+09:00", {"time_format": "iso"}),
+    ],
+)
+def test_a_time_beyond_the_calendar_of_utc_is_refused(time: str, options: dict[str, str]) -> None:
+    with pytest.raises(FeedDataInvalid, match=r"line 2, start: must be in the years 1 to 9999"):
+        parse(f"start,price\n{time},1\n", LOCAL | options)
+
+
 def test_polled_values_keep_the_time_when_they_were_known() -> None:
     text = (
         "polled,start,price\n"
@@ -291,3 +304,36 @@ def test_a_url_is_fetched() -> None:
     down = HttpResponse(url, 502, {}, b"bad gateway")
     with pytest.raises(FeedUnavailable, match="bad gateway"):
         File(options).fetch(WINDOW, FetchContext(RecordedHttp({url: down}), KNOWN_AT))
+
+
+def test_an_answer_without_a_length_must_have_an_end() -> None:
+    """Cut inside its last number it would give a wrong value."""
+    url = "https://files.example/prices.csv"
+    torn = TWO_HOURS.rstrip(b"\n")[:-1]
+
+    def fetch(headers: dict[str, str], body: bytes) -> int:
+        http = RecordedHttp({url: HttpResponse(url, 200, headers, body)})
+        return len(File(PRICE | {"url": url}).fetch(WINDOW, FetchContext(http, KNOWN_AT)))
+
+    with pytest.raises(FeedDataInvalid, match="its last line has no end: a part may be missing"):
+        fetch({}, torn)
+    assert fetch({"content-length": "99"}, TWO_HOURS.rstrip(b"\n")) == 1
+    assert fetch({}, TWO_HOURS.rstrip(b"\n") + b"\n") == 1
+    assert fetch({}, gzip.compress(TWO_HOURS)) == 1
+
+
+def test_files_lie_where_the_operator_says(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "prices", tmp_path / "other.csv"
+    inside.mkdir()
+    outside.write_bytes(TWO_HOURS)
+    (inside / "link.csv").symlink_to(outside)
+    (inside / "own.csv").write_bytes(TWO_HOURS)
+    context = FetchContext(RecordedHttp({}), KNOWN_AT, file_folders=(inside,))
+
+    def fetch(path: Path) -> int:
+        return len(File(PRICE | {"path": str(path)}).fetch(WINDOW, context))
+
+    assert fetch(inside / "own.csv") == 1
+    for path in (outside, inside / "link.csv", inside / ".." / "other.csv"):
+        with pytest.raises(FeedRejected, match="not in a folder of PALS_GRID_FEED_FOLDERS"):
+            fetch(path)

@@ -79,8 +79,8 @@ def test_each_kind_of_value_is_its_own_line_and_the_best_kind_wins() -> None:
     ]
     series = signal_series(Quantity.PRICE, values, Interval(T0, T0 + 2 * HALF_HOUR))
     assert [(item["label"], item["dash"], item["y"][0]) for item in series] == [
-        ("Price (final)", "solid", 10.0),
-        ("Price (synthetic)", "dotted", 20.0),
+        ("Feed price (final)", "solid", 10.0),
+        ("Feed price (synthetic)", "dotted", 20.0),
     ]
     assert (
         signal_series(Quantity.PRICE, values, Interval(T0 + 9 * HALF_HOUR, T0 + 10 * HALF_HOUR))

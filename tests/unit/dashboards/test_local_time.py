@@ -54,3 +54,16 @@ def test_days_have_23_and_25_hours() -> None:
     assert LONDON.days(autumn, autumn).duration_s == 25 * 3600
     with pytest.raises(InvalidValue, match="must not be before"):
         LONDON.days(autumn, spring)
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize("text", ["9999-12-31T23:59", "0001-01-01T00:00", "9999-12-31T23:59Z"])
+def test_a_time_whose_neighbours_cannot_be_told_is_refused(zone: str, text: str) -> None:
+    with pytest.raises(InvalidValue, match="from: must be in the years 1970 to 2199, got"):
+        LocalTime(ZoneInfo(zone), SUMMER).instant("from", text)
+
+
+@pytest.mark.parametrize("text", ["9999-12-31", "0001-01-01"])
+def test_a_day_whose_midnights_cannot_be_told_is_refused(text: str) -> None:
+    with pytest.raises(InvalidValue, match="to: must be in the years 1970 to 2199, got"):
+        LONDON.day("to", text)

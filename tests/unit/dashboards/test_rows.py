@@ -7,22 +7,25 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from pals_grid_dashboards.console.feed_rows import feed_row
+from msgspec import structs
+from pals_grid_dashboards.console.feed_rows import feed_alerts, feed_row
 from pals_grid_dashboards.console.headline import budget_now, event_now
 from pals_grid_dashboards.console.local_time import LocalTime
 from pals_grid_dashboards.console.node_rows import node_rows, site_now
 from pals_grid_dashboards.console.report_view import api_url, read_choice
 
-from pals_grid.core.budget import BudgetInterval, Plan, PowerBudget, Reason
+from pals_grid.core.budget import BudgetInterval, Plan, PowerBudget, PowerEnvelope, Reason
 from pals_grid.core.errors import InvalidValue
 from pals_grid.core.events import DemandResponseEvent, EventRequest, EventStatus
-from pals_grid.core.feed import Feed, FeedHealth
+from pals_grid.core.feed import BreakerState, Feed, FeedHealth
 from pals_grid.core.fleet import Node, NodeCapability, Origin, PowerCurve
 from pals_grid.core.intervals import Interval
+from pals_grid.core.ports import Rhythm
 from pals_grid.core.series import Observation, Quantity, ValueKind
 from pals_grid.core.site import SitePolicy
-from pals_grid.service.feeds import FeedView
+from pals_grid.service.feed_views import FeedView, ProviderView
 from pals_grid.service.nodes import NodeView
+from pals_grid.store.grants import NodeGrant
 from pals_grid.wire.messages import EngineStatus, NodeStatus
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -81,6 +84,20 @@ def test_a_node_shows_each_origin_and_its_energy_per_token() -> None:
     assert row.envelope_used_ratio == 0.75
 
 
+def test_a_row_says_what_the_plan_allows_and_what_was_granted() -> None:
+    interval = Interval(NOW, NOW + timedelta(minutes=30))
+    planned = PowerEnvelope(1, interval, 300.0, 700.0, 0.0, Reason.EVENT)
+    grant = NodeGrant(5, 2, 800.0, NOW + timedelta(seconds=9))
+    view = NodeView(_node(), _status(), online=True, planned=planned, grant=grant)
+    (row,) = node_rows([view], NOW)
+    assert row.envelope_note == "plan 700\u202fW: Demand-response event"
+    taken = structs.replace(_status(), grant_epoch=5, grant_sequence=2)
+    (row,) = node_rows([replace(view, status=taken)], NOW)
+    assert row.envelope_note.startswith("live grant of 800\u202fW; plan 700")
+    (row,) = node_rows([replace(view, status=taken, online=False)], NOW)
+    assert "live" not in row.envelope_note
+
+
 def test_the_site_sums_the_nodes_that_are_online() -> None:
     view = NodeView(_node(), _status(), online=True)
     site = site_now([view, view, NodeView(_node(), _status(), online=False)])
@@ -99,7 +116,7 @@ def _feed_view(health: FeedHealth, *, known: bool = True, stale: bool = False) -
     feed = Feed(1, 1, "f", "neso", Quantity.AVERAGE_INTENSITY, {}, None, 900, 7200, NOW)
     value = Observation(NOW, NOW + HOUR, 190.4, "gCO2eq/kWh", ValueKind.SYNTHETIC, NOW)
     held = value if known else None
-    return FeedView(feed, health, held, held, 60.0 if known else None, 0.7, stale)
+    return FeedView(feed, health, held, held, 60.0 if known else None, 0.7, 0.4, stale)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +175,51 @@ def test_a_value_that_has_run_out_is_shown_as_the_last() -> None:
     row = feed_row(view)
     assert (row.value, row.last_value) == ("–", "190\u202fgCO₂/kWh")
     assert row.state.text == "No value for now"
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "alert"),
+    [
+        ({}, "Working", None),
+        ({"stale": True}, "Stale", "f is stale, its last good answer 60\u202fs old: plans rest on"),
+        ({"stale": True, "latest": None, "current": None}, "Stale", "plans go without it"),
+        ({"stale": True, "age_s": None}, "Stale", "f has never answered: plans go without it"),
+        (
+            {"late": True, "rhythm": Rhythm(1800, 600)},
+            "Late",
+            "f is late: its provider gives new values every 30\u202fmin, and did not",
+        ),
+    ],
+)
+def test_a_feed_that_plans_suffer_from_is_said(
+    changes: dict[str, object], state: str, alert: str | None
+) -> None:
+    view = replace(_feed_view(FeedHealth(NOW, NOW)), **changes)  # type: ignore[arg-type]
+    row = feed_row(view)
+    assert row.state.text == state
+    assert feed_alerts([view]) == ((row.alert,) if row.alert else ())
+    assert (row.alert is None) == (alert is None)
+    assert (alert or "") in (row.alert or "")
+
+
+def test_feeds_that_no_plan_uses_or_that_are_new_give_no_alert() -> None:
+    stale = _feed_view(FeedHealth(NOW, NOW), stale=True)
+    marginal = replace(stale.feed, quantity=Quantity.MARGINAL_INTENSITY)
+    assert feed_alerts([replace(stale, feed=marginal), replace(stale, health=FeedHealth())]) == ()
+
+
+def test_what_is_to_be_known_of_the_provider() -> None:
+    view = _feed_view(FeedHealth(NOW, NOW, clock_skew_s=-300.0))
+    assert feed_row(view).notes == ("the provider's clock is 5\u202fmin behind ours",)
+    close = replace(view, health=FeedHealth(NOW, NOW, clock_skew_s=30.0))
+    assert feed_row(close).notes == ()
+    for state, words in (
+        (BreakerState.OPEN, "is not asked for now"),
+        (BreakerState.HALF_OPEN, "is to be tried again"),
+    ):
+        provider = ProviderView("neso:host", state, 6, NOW)
+        (note,) = feed_row(replace(close, provider=provider)).notes
+        assert note == f"neso:host {words}, after 6 failures in a row"
 
 
 def _plan(limits_w: list[float]) -> Plan:

@@ -3,7 +3,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pals_grid_connectors.price.entsoe import ZONES, Entsoe, _is_eic
+from pals_grid_connectors.entsoe_zones import ZONES, is_eic
+from pals_grid_connectors.price.entsoe import Entsoe
 
 from pals_grid.core.errors import FeedDataInvalid, FeedRejected, FeedUnavailable, InvalidValue
 from pals_grid.core.intervals import Interval
@@ -228,7 +229,8 @@ def test_zone_and_token_are_needed_to_fetch() -> None:
         (b"<a>", "must be XML"),
         (b'<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>', "must be XML"),
         (document(series((1, 1)), document_type="A75"), "documentType: must be A44.*'A75'"),
-        (b"<GL_MarketDocument><type>A75</type></GL_MarketDocument>", "GL_MarketDocument.*'A75'"),
+        (b"<GL_MarketDocument><type>A44</type></GL_MarketDocument>", "GL_MarketDocument.*'A44'"),
+        (document(series((1, 1)), document_type="A61"), "documentType: must be A44.*or A75.*'A61'"),
         (b"<html/>", "documentType"),
         (document(series((1, "NaN"))), r"price\.amount: must be a finite number, got 'NaN'"),
         (document(series((1, ""))), r"price\.amount"),
@@ -257,6 +259,11 @@ def test_bad_payloads_are_refused_naming_the_field(payload: bytes, problem: str)
         ("zone", "ATLANTIS"),
         ("zone", "10YNL----------M"),
         ("sequence", "0"),
+        ("document", "A61"),
+        ("factors", "none"),
+        ("other_g_per_kwh", "-1"),
+        ("other_g_per_kwh", "5001"),
+        ("other_g_per_kwh", "some"),
         ("base_url", "x"),
         ("token", "x"),
     ],
@@ -267,4 +274,10 @@ def test_impossible_options_are_named(name: str, value: str) -> None:
 
 
 def test_every_zone_has_a_code_with_its_check_character() -> None:
-    assert [zone for zone, code in ZONES.items() if not _is_eic(code)] == []
+    assert [zone for zone, code in ZONES.items() if not is_eic(code)] == []
+
+
+def test_a_curve_of_one_point_for_a_thousand_years_is_refused() -> None:
+    bomb = document(series((1, 5), hours=1000 * 8760, resolution="PT15M"))
+    with pytest.raises(FeedDataInvalid, match="must give at most 200000 values"):
+        Entsoe({"zone": "NL"}).parse(bomb, START_AT)

@@ -1,0 +1,258 @@
+"""A real vLLM server under the real agent. The GPU's power is SIMULATED from real telemetry."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pals_grid.core.site import Slo
+from pals_grid.node.vllm.engine import VllmChannelEngine
+from tests.vllm.agent_process import power_w
+from tests.vllm.harness import CLIENTS, Agent, Load, Watch, wait_until
+from tests.vllm.server import MAX_NUM_SEQS, MODEL, Server, make_requests
+from tests.vllm.tiny_model import write_moe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.vllm.server import Request
+
+BATCHES = (16, 4, 10, 2)
+MARGIN_W = 5.0
+RUNS = 3
+LONGEST_STALL_S = 1.0
+START_S = 10.0
+LONG_S = 300.0
+"""Longer than a process takes to begin on a machine that a server of vLLM keeps busy."""
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """In memory: a busy disk can hold up an agent, which waits for its writes, for a minute."""
+    with tempfile.TemporaryDirectory(prefix="pals-grid-", dir="/dev/shm") as name:
+        folder = Path(name)
+        write_moe(folder / "model")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def wanted() -> list[Request]:
+    return make_requests(90, seed=11)
+
+
+@pytest.fixture(scope="module")
+def uncontrolled(folder: Path, wanted: list[Request]) -> list[str]:
+    """What vLLM answers by itself, without our scheduler."""
+    server = Server(folder / "model", folder / "none", folder / "plain.log", controlled=False)
+    try:
+        server.start()
+        return server.complete_all(wanted, MAX_NUM_SEQS)
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, uncontrolled: list[str]) -> Iterator[Server]:
+    assert uncontrolled  # one server at a time
+    server = Server(folder / "model", folder / "channel", folder / "server.log")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def engine(server: Server) -> Iterator[VllmChannelEngine]:
+    engine = VllmChannelEngine(server.channel, MODEL, Slo(ttft_s=0.001, itl_s=0.001))
+    yield engine
+    engine.close()
+
+
+def running(engine: VllmChannelEngine) -> int:
+    return engine.telemetry()["rank-0"].running
+
+
+@pytest.mark.parametrize(("mode", "hold_s", "settle_s"), [
+    ("park", 6.0, 2.0),
+    ("preempt", 6.0, 2.0),
+    ("drain", 12.0, 9.0),
+])  # fmt: skip
+def test_the_batch_follows_the_budget_and_no_answer_changes(  # noqa: PLR0917
+    server: Server,
+    engine: VllmChannelEngine,
+    folder: Path,
+    wanted: list[Request],
+    uncontrolled: list[str],
+    mode: str,
+    hold_s: float,
+    settle_s: float,
+) -> None:
+    before = engine.telemetry()["rank-0"]
+    answers = 0
+    for _ in range(RUNS):  # one in which the machine stood still tells nothing
+        parked_s = engine.telemetry()["rank-0"].longest_park_s
+        load = Load(server, wanted, uncontrolled)
+        wait_until(lambda: running(engine) == MAX_NUM_SEQS, LONG_S, "a full batch")
+        watts = [(hold_s, power_w(batch) + MARGIN_W) for batch in BATCHES]
+        budgets = [(START_S, power_w(MAX_NUM_SEQS) + MARGIN_W), *watts]
+        agent = Agent(folder, server.channel, budgets, mode)
+        try:
+            wait_until(agent.has_begun, LONG_S, "the agent's first word", agent.last_words)
+            begun_s = time.monotonic() - agent.begun_s
+            with Watch(server.channel) as watch:
+                end_s = agent.begun_s + START_S + hold_s * len(BATCHES)
+                time.sleep(max(0.0, end_s - time.monotonic()))
+        finally:
+            code = agent.stop()
+            answers += load.stop()
+        assert code == 0, agent.text()
+        stall_s = max(watch.longest_stall_s(), agent.longest_stall_s())
+        if begun_s < START_S and stall_s < LONGEST_STALL_S:
+            break
+        print(f"{mode}: began after {begun_s:.1f} s, stood still for {stall_s:.1f} s")
+    else:
+        pytest.skip(f"this machine stood still for seconds in each of {RUNS} runs")
+    for index, batch in enumerate(BATCHES):
+        begin_s = agent.begun_s + START_S + index * hold_s
+        seen = [s.running for s in watch.between(begin_s + settle_s, begin_s + hold_s - 0.3)]
+        print(f"{mode}: budget for {batch}, running {statistics.mean(seen):.2f}")
+        # A seat whose request has just ended is empty until the next step.
+        assert max(seen) == batch
+        assert statistics.mean(seen) > 0.7 * batch
+    last = watch.samples[-1].step
+    assert last.errors_total == 0
+    assert (last.preemptions_total > before.preemptions_total) == (mode == "preempt")
+    print(f"{mode}: {answers} answers right; longest park so far {last.longest_park_s:.2f} s")
+    assert last.longest_park_s <= max(2.0, parked_s)
+    assert answers >= CLIENTS
+
+
+def test_vllms_own_bench_client_sees_no_failure(server: Server, folder: Path) -> None:
+    budgets = [(3.0, power_w(batch) + MARGIN_W) for batch in (12, 3, 16) * 12]
+    agent = Agent(folder, server.channel, budgets, "park")
+    # fmt: off
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve",
+        "--backend", "openai", "--base-url", server.url, "--endpoint", "/v1/completions",
+        "--model", MODEL, "--tokenizer", str(server.model), "--dataset-name", "random",
+        "--random-input-len", "32", "--random-output-len", "64", "--num-prompts", "80",
+        "--request-rate", "inf", "--max-concurrency", "24", "--ignore-eos",
+        "--percentile-metrics", "ttft,itl", "--save-result",
+        "--result-dir", str(folder), "--result-filename", "bench.json",
+    ]
+    # fmt: on
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+    finally:
+        agent.stop()
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found = json.loads((folder / "bench.json").read_text())
+    keys = ("completed", "output_throughput", "median_ttft_ms", "median_itl_ms", "p99_itl_ms")
+    print({key: found.get(key) for key in keys})
+    assert found["completed"] == 80
+    assert found.get("failed", 0) == 0
+    assert found["total_output_tokens"] == 80 * 64
+
+
+def test_latencies_and_tokens_are_those_of_the_requests(
+    server: Server, engine: VllmChannelEngine, wanted: list[Request]
+) -> None:
+    before = engine.observe()
+    asked = wanted[:8]
+    server.complete_all(asked, 8)
+
+    def is_counted() -> bool:  # the front end tells of a request once it has answered it
+        return engine.observe().itl_misses_total - before.itl_misses_total >= 8
+
+    wait_until(is_counted, LONG_S, "eight requests counted")
+    sample = engine.observe()
+    assert sample.requests_finished_total - before.requests_finished_total == 8
+    tokens = sum(request.tokens for request in asked)
+    assert sample.tokens_out_total - before.tokens_out_total == tokens
+    words = sum(len(request.prompt.split()) for request in asked)
+    assert sample.tokens_in_total - before.tokens_in_total == words
+    assert sample.ttft_p99_s is not None
+    assert 0.001 < sample.ttft_p99_s < 30
+    assert sample.itl_p99_s is not None
+    assert 0.001 < sample.itl_p99_s < 5
+    assert sample.ttft_misses_total - before.ttft_misses_total == 8  # the objective is 1 ms
+    assert sample.itl_misses_total - before.itl_misses_total == 8
+
+
+def test_without_its_agent_vllm_is_back_at_its_own_limit_within_5_s(
+    server: Server,
+    engine: VllmChannelEngine,
+    folder: Path,
+    wanted: list[Request],
+    uncontrolled: list[str],
+) -> None:
+    load = Load(server, wanted, uncontrolled)
+    wait_until(lambda: running(engine) == MAX_NUM_SEQS, LONG_S, "a full batch")
+    agent = Agent(folder, server.channel, [(240.0, power_w(4) + MARGIN_W)], "park")
+
+    def is_held() -> bool:
+        told = engine.telemetry()["rank-0"]
+        return told.generation > 0 and told.running <= MAX_NUM_SEQS // 2
+
+    def last_words() -> str:
+        return f"{engine.telemetry()}\n{agent.last_words()}"
+
+    try:
+        wait_until(is_held, LONG_S, "the target", last_words)
+        lapses = engine.telemetry()["rank-0"].lapses_total
+        agent.process.kill()
+        took_s = wait_until(lambda: running(engine) == MAX_NUM_SEQS, 5, "vLLM's own limit")
+        print(f"vLLM is back at its own limit {took_s:.2f} s after kill -9 of the agent")
+        told = engine.telemetry()["rank-0"]
+        assert (told.generation, told.lapses_total) == (0, lapses + 1)
+    finally:
+        agent.process.kill()
+        agent.process.wait()
+        load.stop()
+
+
+def test_the_agent_survives_vllms_crash_and_sees_it_return(
+    server: Server,
+    engine: VllmChannelEngine,
+    folder: Path,
+    wanted: list[Request],
+    uncontrolled: list[str],
+) -> None:
+    agent = Agent(folder, server.channel, [(600.0, power_w(6) + MARGIN_W)], "preempt")
+    try:
+
+        def asked_for_six() -> bool:  # an idle engine is asked for less
+            server.complete_all(wanted[:CLIENTS], CLIENTS)
+            return engine.telemetry()["rank-0"].max_num_seqs == 6
+
+        wait_until(asked_for_six, LONG_S, "the target", agent.last_words)
+        server.kill()
+        took_s = wait_until(lambda: "vllm is left out" in agent.text(), 20, "the agent's note")
+        print(f"the agent saw vLLM's end after {took_s:.2f} s")
+        assert not engine.telemetry()
+        server.start()
+        took_s = wait_until(lambda: "vllm answers again" in agent.text(), 20, "the agent's note")
+        assert server.complete_all(wanted[:24], CLIENTS) == uncontrolled[:24]
+        wait_until(asked_for_six, LONG_S, "the target", agent.last_words)
+        assert engine.telemetry()["rank-0"].errors_total == 0
+        assert agent.process.poll() is None
+    finally:
+        code = agent.stop()
+    assert code == 0, agent.text()
