@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import signal
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -39,10 +40,11 @@ class StopSignal:
     """Takes SIGINT, SIGTERM and SIGHUP; ``number`` is the first that came."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        # Not an event: a handler that sets one waits for ever where it interrupts the wait itself.
+        self._came: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.number = 0
 
-    @contextmanager
+    @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Own the signals."""
         if threading.current_thread() is not threading.main_thread():
@@ -61,12 +63,14 @@ class StopSignal:
         Raises:
             ProfileStopped: then.
         """
-        if self._event.wait(seconds):
+        if not self.number:
+            with contextlib.suppress(queue.Empty):
+                self.number = self._came.get(timeout=max(0.0, seconds))
+        if self.number:
             raise ProfileStopped
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
-        self.number = self.number or number
-        self._event.set()
+        self._came.put(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class Bench:
     wait: Callable[[float], None]
     input_per_output: float | None
 
-    @contextmanager
+    @contextlib.contextmanager
     def originals(self, state_dir: Path, say: Callable[[str], None]) -> Iterator[RestoreFile]:
         """Original limits on the disk, no agent beside us; what a crash left is put back first."""
         if self.unit.origin is Origin.SIMULATED:
@@ -91,7 +95,7 @@ class Bench:
             yield restore
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_bench(asked: ProfileOptions, stop: StopSignal) -> Iterator[Bench]:
     """Open what is to be measured.
 

@@ -31,13 +31,14 @@ from pals_grid.node.real import ServerConfig, build_real_node, can_open_gpus
 from pals_grid.node.restore import RestoreFile
 from pals_grid.node.spool import Spool
 from pals_grid.node.status import StatusBoard
+from pals_grid.node.stopping import signals_taken
 from pals_grid.node.strategies.options import make_options
 from pals_grid.node.strategies.registry import DEFAULT_STRATEGY, STRATEGIES, make_strategy
 from pals_grid.node.tables import use_table, use_tier
 from pals_grid.node.uplink import Uplink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -119,7 +120,7 @@ def run_agent(
     """
     stop = stop or threading.Event()
     clock = SystemClock()
-    with hold_state_dir(config.state_dir), _stop_signals(stop):
+    with hold_state_dir(config.state_dir), signals_taken(_stop_signals(), lambda _: stop.set()):
         if config.parent_fd is not None:
             _watch_parent(config.parent_fd, stop)
         hardware = _build_hardware(config, clock, build_units)
@@ -332,21 +333,12 @@ def _make_strategy(config: AgentConfig, hardware: NodeHardware) -> Strategy:
     )
 
 
-@contextlib.contextmanager
-def _stop_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM, SIGINT and a closed terminal set ``stop``; only the main thread takes signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    names = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup wants it to run on
-        names.append(signal.SIGHUP)
-    before = [signal.signal(name, lambda *_: stop.set()) for name in names]
-    try:
-        yield
-    finally:
-        for name, previous in zip(names, before, strict=True):
-            signal.signal(name, previous)
+def _stop_signals() -> list[signal.Signals]:
+    """SIGTERM, SIGINT and a closed terminal; not that one where nohup wants the agent to run on."""
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
 
 
 def _watch_parent(descriptor: int, stop: threading.Event) -> None:

@@ -21,6 +21,7 @@ from pals_grid.node.helper.leases import LeaseFile
 from pals_grid.node.helper.server import HelperServer
 from pals_grid.node.helper.systemd import Notifier, inherited_listener
 from pals_grid.node.restore import RestoreFile
+from pals_grid.node.stopping import signals_taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_SOCKET = Path("/run/pals-grid/helper.sock")
 DEFAULT_STATE_DIR = Path("/var/lib/pals-grid/helper")
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 RESTARTED_AFTER = frozenset({"signal", "core-dump", "watchdog", "exit-code", "oom-kill"})
 """systemd's $SERVICE_RESULT after which ``Restart=always`` starts the helper again."""
@@ -79,7 +81,7 @@ def run_helper(
     stop = stop or threading.Event()
     clock = SystemClock()
     notifier = Notifier(environment)
-    with hold_state_dir(config.state_dir), _stop_signals(stop):
+    with hold_state_dir(config.state_dir), signals_taken(STOP_SIGNALS, lambda _: stop.set()):
         keeper = _make_keeper(config, open_gpus, clock)
         keeper.look()
         with _listening(config, environment) as listener:
@@ -185,18 +187,3 @@ def _listening(config: HelperConfig, environment: Mapping[str, str]) -> Iterator
         yield listener
     finally:
         path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _stop_signals(stop: threading.Event) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = [
-        signal.signal(name, lambda *_: stop.set()) for name in (signal.SIGTERM, signal.SIGINT)
-    ]
-    try:
-        yield
-    finally:
-        for name, previous in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
-            signal.signal(name, previous)
