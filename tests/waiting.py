@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE_S = 60.0
-"""Longer than any process, thread or disk of a loaded machine takes."""
+PATIENCE_S = 300.0
+"""Longer than any process, thread or disk takes, also on a machine that stands still for minutes."""
 _POLL_S = 0.01
 
 
