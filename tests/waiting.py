@@ -13,18 +13,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATIENCE_S = 300.0
-"""Longer than any process, thread or disk takes, also on a machine that stands still for minutes."""
+"""Longer than any process, thread or disk takes, also where a machine stands still for minutes."""
+STALL_S = 0.5
 _POLL_S = 0.01
 
 
 def wait_until(
     holds: Callable[[], bool], what: Callable[[], str] = str, *, within_s: float = PATIENCE_S
-) -> None:
-    """Return when ``holds()``; else fail after ``within_s``, with what ``what()`` says then."""
-    end_s = time.monotonic() + within_s
+) -> float:
+    """Wait until ``holds()``; return the seconds that took. Else fail, with what ``what()`` says.
+
+    A machine may stand still for seconds, and all that is waited for with it: of the time between
+    two looks no more than ``STALL_S`` counts.
+    """
+    begun_s = last_s = time.monotonic()
+    spent_s = 0.0
     while not holds():
-        assert time.monotonic() < end_s, f"not within {within_s:g} s: {what()}"
+        assert spent_s < within_s, f"not within {within_s:g} s: {what()}"
         time.sleep(_POLL_S)
+        now_s = time.monotonic()
+        spent_s += min(now_s - last_s, STALL_S)
+        last_s = now_s
+    return time.monotonic() - begun_s
 
 
 def hold_port() -> socket.socket:

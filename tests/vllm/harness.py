@@ -21,40 +21,17 @@ from pals_grid.node.lease import Lease
 from pals_grid.node.vllm.engine import VllmChannelEngine
 from pals_grid.wire.messages import EnvelopeInterval, EnvelopeSchedule
 from tests.vllm.server import MODEL
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from pals_grid.node.vllm.layout import StepTelemetry
     from tests.vllm.server import Request, Server
 
 REPOSITORY = Path(__file__).parents[2]
 CLIENTS = 20
-
-
-POLL_S = 0.01
-STALL_S = 0.5
 LATE = re.compile(r"ticks skipped, late by ([0-9.]+) s")
-
-
-def wait_until(
-    holds: Callable[[], bool], limit_s: float, what: str, said: Callable[[], str] = str
-) -> float:
-    """Wait until ``holds()``; returns how many seconds it took.
-
-    A machine may stand still for seconds, and vLLM with it: of the time between two looks no more
-    than ``STALL_S`` counts. ``said`` adds to the message what the other side said.
-    """
-    begun_s = last_s = time.monotonic()
-    spent_s = 0.0
-    while not holds():
-        assert spent_s < limit_s, f"{what}: not within {limit_s:g} s\n{said()}"
-        time.sleep(POLL_S)
-        now_s = time.monotonic()
-        spent_s += min(now_s - last_s, STALL_S)
-        last_s = now_s
-    return time.monotonic() - begun_s
 
 
 class Sample(NamedTuple):
@@ -116,10 +93,19 @@ class Agent:
                 [*command, state, channel, MODEL, mode], cwd=REPOSITORY, stderr=log
             )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
     def stop(self) -> int:
+        """Stop it; where it does not end, say where each of its threads stands."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE_S)
+        wait_until(lambda: self.process.poll() is not None, self.last_words)
+        return self.process.wait()
 
     def text(self) -> str:
         """Return what it said."""
@@ -133,7 +119,7 @@ class Agent:
         """End it; what it said, and where each of its threads stood."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGABRT)
-        return f"{self.text()}\nended with {self.process.wait(PATIENCE_S)}:\n{self.text()}"
+        return f"ended with {self.process.wait(PATIENCE_S)}:\n{self.text()}"
 
     def longest_stall_s(self) -> float:
         """Return by how much its latest tick came late."""
@@ -171,6 +157,13 @@ class Load:
         self._pool = ThreadPoolExecutor(CLIENTS)
         self._futures = [self._pool.submit(self._client, number) for number in range(CLIENTS)]
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._pool.shutdown()
+
     def _client(self, number: int) -> tuple[int, list[str]]:
         done, wrong = 0, []
         while not self._stop.is_set():
@@ -184,6 +177,5 @@ class Load:
         """Let every client end its request; all answers have to be right. Returns how many."""
         self._stop.set()
         results = [future.result() for future in self._futures]
-        self._pool.shutdown()
         assert [prompt for _, wrong in results for prompt in wrong] == []
         return sum(done for done, _ in results)

@@ -17,9 +17,10 @@ import pytest
 from pals_grid.core.site import Slo
 from pals_grid.node.vllm.engine import VllmChannelEngine
 from tests.vllm.agent_process import power_w
-from tests.vllm.harness import CLIENTS, Agent, Load, Watch, wait_until
+from tests.vllm.harness import CLIENTS, Agent, Load, Watch
 from tests.vllm.server import MAX_NUM_SEQS, MODEL, Server, make_requests
 from tests.vllm.tiny_model import write_moe
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +32,6 @@ MARGIN_W = 5.0
 RUNS = 3
 LONGEST_STALL_S = 1.0
 START_S = 10.0
-LONG_S = 300.0
-"""Longer than a process takes to begin on a machine that a server of vLLM keeps busy."""
 
 
 @pytest.fixture(scope="module")
@@ -101,21 +100,18 @@ def test_the_batch_follows_the_budget_and_no_answer_changes(  # noqa: PLR0917
     answers = 0
     for _ in range(RUNS):  # one in which the machine stood still tells nothing
         parked_s = engine.telemetry()["rank-0"].longest_park_s
-        load = Load(server, wanted, uncontrolled)
-        wait_until(lambda: running(engine) == MAX_NUM_SEQS, LONG_S, "a full batch")
         watts = [(hold_s, power_w(batch) + MARGIN_W) for batch in BATCHES]
         budgets = [(START_S, power_w(MAX_NUM_SEQS) + MARGIN_W), *watts]
-        agent = Agent(folder, server.channel, budgets, mode)
-        try:
-            wait_until(agent.has_begun, LONG_S, "the agent's first word", agent.last_words)
-            begun_s = time.monotonic() - agent.begun_s
-            with Watch(server.channel) as watch:
-                end_s = agent.begun_s + START_S + hold_s * len(BATCHES)
-                time.sleep(max(0.0, end_s - time.monotonic()))
-        finally:
-            code = agent.stop()
+        with Load(server, wanted, uncontrolled) as load:
+            wait_until(lambda: running(engine) == MAX_NUM_SEQS, server.tail)
+            with Agent(folder, server.channel, budgets, mode) as agent:
+                wait_until(agent.has_begun, agent.last_words)
+                begun_s = time.monotonic() - agent.begun_s
+                with Watch(server.channel) as watch:
+                    end_s = agent.begun_s + START_S + hold_s * len(BATCHES)
+                    time.sleep(max(0.0, end_s - time.monotonic()))
+                assert agent.stop() == 0, agent.text()
             answers += load.stop()
-        assert code == 0, agent.text()
         stall_s = max(watch.longest_stall_s(), agent.longest_stall_s())
         if begun_s < START_S and stall_s < LONGEST_STALL_S:
             break
@@ -139,7 +135,6 @@ def test_the_batch_follows_the_budget_and_no_answer_changes(  # noqa: PLR0917
 
 def test_vllms_own_bench_client_sees_no_failure(server: Server, folder: Path) -> None:
     budgets = [(3.0, power_w(batch) + MARGIN_W) for batch in (12, 3, 16) * 12]
-    agent = Agent(folder, server.channel, budgets, "park")
     # fmt: off
     command = [
         sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve",
@@ -151,7 +146,7 @@ def test_vllms_own_bench_client_sees_no_failure(server: Server, folder: Path) ->
         "--result-dir", str(folder), "--result-filename", "bench.json",
     ]
     # fmt: on
-    try:
+    with Agent(folder, server.channel, budgets, "park") as agent:
         done = subprocess.run(
             command,
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
@@ -160,8 +155,7 @@ def test_vllms_own_bench_client_sees_no_failure(server: Server, folder: Path) ->
             timeout=900,
             check=False,
         )
-    finally:
-        agent.stop()
+        assert agent.stop() == 0, agent.text()
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     found = json.loads((folder / "bench.json").read_text())
     keys = ("completed", "output_throughput", "median_ttft_ms", "median_itl_ms", "p99_itl_ms")
@@ -176,22 +170,27 @@ def test_latencies_and_tokens_are_those_of_the_requests(
 ) -> None:
     before = engine.observe()
     asked = wanted[:8]
+    begun_s = time.monotonic()
     server.complete_all(asked, 8)
+    took_s = time.monotonic() - begun_s
+
+    sample = before
 
     def is_counted() -> bool:  # the front end tells of a request once it has answered it
-        return engine.observe().itl_misses_total - before.itl_misses_total >= 8
+        nonlocal sample
+        sample = engine.observe()
+        return sample.itl_misses_total - before.itl_misses_total >= 8
 
-    wait_until(is_counted, LONG_S, "eight requests counted")
-    sample = engine.observe()
+    wait_until(is_counted, lambda: f"eight requests counted: {sample}")
     assert sample.requests_finished_total - before.requests_finished_total == 8
     tokens = sum(request.tokens for request in asked)
     assert sample.tokens_out_total - before.tokens_out_total == tokens
     words = sum(len(request.prompt.split()) for request in asked)
     assert sample.tokens_in_total - before.tokens_in_total == words
     assert sample.ttft_p99_s is not None
-    assert 0.001 < sample.ttft_p99_s < 30
+    assert 0.001 < sample.ttft_p99_s < 2 * took_s
     assert sample.itl_p99_s is not None
-    assert 0.001 < sample.itl_p99_s < 5
+    assert 0.001 < sample.itl_p99_s < took_s
     assert sample.ttft_misses_total - before.ttft_misses_total == 8  # the objective is 1 ms
     assert sample.itl_misses_total - before.itl_misses_total == 8
 
@@ -203,28 +202,25 @@ def test_without_its_agent_vllm_is_back_at_its_own_limit_within_5_s(
     wanted: list[Request],
     uncontrolled: list[str],
 ) -> None:
-    load = Load(server, wanted, uncontrolled)
-    wait_until(lambda: running(engine) == MAX_NUM_SEQS, LONG_S, "a full batch")
-    agent = Agent(folder, server.channel, [(240.0, power_w(4) + MARGIN_W)], "park")
+    def is_full() -> bool:
+        return running(engine) == MAX_NUM_SEQS
 
     def is_held() -> bool:
         told = engine.telemetry()["rank-0"]
         return told.generation > 0 and told.running <= MAX_NUM_SEQS // 2
 
-    def last_words() -> str:
-        return f"{engine.telemetry()}\n{agent.last_words()}"
-
-    try:
-        wait_until(is_held, LONG_S, "the target", last_words)
-        lapses = engine.telemetry()["rank-0"].lapses_total
-        agent.process.kill()
-        took_s = wait_until(lambda: running(engine) == MAX_NUM_SEQS, 5, "vLLM's own limit")
+    budgets = [(1200.0, power_w(4) + MARGIN_W)]
+    with Load(server, wanted, uncontrolled) as load:
+        wait_until(is_full, server.tail)
+        with Agent(folder, server.channel, budgets, "park") as agent:
+            wait_until(is_held, lambda: f"{engine.telemetry()}\n{agent.last_words()}")
+            lapses = engine.telemetry()["rank-0"].lapses_total
+            agent.process.kill()
+            took_s = wait_until(is_full, within_s=5)
         print(f"vLLM is back at its own limit {took_s:.2f} s after kill -9 of the agent")
         told = engine.telemetry()["rank-0"]
-        assert (told.generation, told.lapses_total) == (0, lapses + 1)
-    finally:
-        agent.process.kill()
-        agent.process.wait()
+        assert told.generation == 0
+        assert told.lapses_total > lapses
         load.stop()
 
 
@@ -235,24 +231,21 @@ def test_the_agent_survives_vllms_crash_and_sees_it_return(
     wanted: list[Request],
     uncontrolled: list[str],
 ) -> None:
-    agent = Agent(folder, server.channel, [(600.0, power_w(6) + MARGIN_W)], "preempt")
-    try:
+    def asked_for_six() -> bool:  # an idle engine is asked for less
+        server.complete_all(wanted[:CLIENTS], CLIENTS)
+        return engine.telemetry()["rank-0"].max_num_seqs == 6
 
-        def asked_for_six() -> bool:  # an idle engine is asked for less
-            server.complete_all(wanted[:CLIENTS], CLIENTS)
-            return engine.telemetry()["rank-0"].max_num_seqs == 6
-
-        wait_until(asked_for_six, LONG_S, "the target", agent.last_words)
+    budgets = [(1200.0, power_w(6) + MARGIN_W)]
+    with Agent(folder, server.channel, budgets, "preempt") as agent:
+        wait_until(asked_for_six, agent.last_words)
         server.kill()
-        took_s = wait_until(lambda: "vllm is left out" in agent.text(), 20, "the agent's note")
+        took_s = wait_until(lambda: "vllm is left out" in agent.text(), agent.text, within_s=20)
         print(f"the agent saw vLLM's end after {took_s:.2f} s")
         assert not engine.telemetry()
         server.start()
-        took_s = wait_until(lambda: "vllm answers again" in agent.text(), 20, "the agent's note")
+        took_s = wait_until(lambda: "vllm answers again" in agent.text(), agent.text, within_s=20)
         assert server.complete_all(wanted[:24], CLIENTS) == uncontrolled[:24]
-        wait_until(asked_for_six, LONG_S, "the target", agent.last_words)
+        wait_until(asked_for_six, agent.last_words)
         assert engine.telemetry()["rank-0"].errors_total == 0
         assert agent.process.poll() is None
-    finally:
-        code = agent.stop()
-    assert code == 0, agent.text()
+        assert agent.stop() == 0, agent.text()
