@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tests.unit.node.conftest import Rig
 
 PROGRAM = """
-import sys
+import signal, sys
 from pathlib import Path
 from pals_grid.core.fleet import FrontierTable, OperatingPoint, Origin
 from pals_grid.core.commands import NodeCommand
@@ -51,6 +51,7 @@ from pals_grid.node.hardware import EngineUnit, NodeHardware
 from pals_grid.node.node_meter import LinearNodeMeter
 from pals_grid.powermodel.overhead import NodeOverhead
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
 state, limit_file, parent_fd = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 locking = sys.argv[4] == "locking"
 
