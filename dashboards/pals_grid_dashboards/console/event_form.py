@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pals_grid.core.errors import InvalidValue
 from pals_grid.core.events import EventRequest
 from pals_grid.core.units import W_PER_KW
+from pals_grid_dashboards.console.typed_number import read_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,7 +63,7 @@ def read_form(given: Mapping[str, str], local: LocalTime) -> EventForm:
     form = EventForm({name: given.get(name, "").strip() for name in FIELDS})
     start = _read(form, "start", lambda text: local.instant("start", text))
     end = _read(form, "end", lambda text: local.instant("end", text))
-    ramp_min = _read(form, "ramp_min", lambda text: _number("ramp_min", text), empty=0.0)
+    ramp_min = _read(form, "ramp_min", lambda text: read_number("ramp_min", text), empty=0.0)
     notice = (
         _read(form, "notice", lambda text: local.instant("notice", text))
         if form.typed["notice"]
@@ -91,9 +92,9 @@ def read_form(given: Mapping[str, str], local: LocalTime) -> EventForm:
 def _read_order(form: EventForm) -> tuple[float | None, float | None]:
     """Return the limit in W and the reduction as a ratio; one of them is None."""
     if form.typed["order"] == "reduction":
-        percent = _read(form, "reduction_pct", lambda text: _number("reduction_pct", text))
+        percent = _read(form, "reduction_pct", lambda text: read_number("reduction_pct", text))
         return None, None if percent is None else percent / 100
-    kilowatts = _read(form, "limit_kw", lambda text: _number("limit_kw", text))
+    kilowatts = _read(form, "limit_kw", lambda text: read_number("limit_kw", text))
     return None if kilowatts is None else kilowatts * W_PER_KW, None
 
 
@@ -108,13 +109,6 @@ def _read(form: EventForm, name: str, read: Callable[[str], T], empty: T | None 
     except InvalidValue as error:
         form.refuse(error)
         return None
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text.replace(",", "."))
-    except ValueError as error:
-        raise InvalidValue(name, text, "must be a number") from error
 
 
 def in_form_words(error: InvalidValue) -> InvalidValue:

@@ -16,6 +16,7 @@ from pals_grid_dashboards.console.tariff_words import (
     read_days,
     read_months,
 )
+from pals_grid_dashboards.console.typed_number import read_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -305,9 +306,9 @@ class _Reader:
         if not text and empty is not None:
             return empty
         try:
-            return float(text.replace(",", "."))
-        except ValueError:
-            self._form.refuse(name, "must be a number" if text else "must be filled in")
+            return read_number(name, text)
+        except InvalidValue as error:
+            self._form.refuse(name, error.bound if text else "must be filled in")
             return 0.0
 
     def _instant(self, name: str) -> str:

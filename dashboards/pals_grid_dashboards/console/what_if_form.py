@@ -12,6 +12,7 @@ from pals_grid.core.units import W_PER_KW
 from pals_grid.service.what_if_changes import Changes
 from pals_grid_dashboards.console import formats
 from pals_grid_dashboards.console.event_form import in_form_words
+from pals_grid_dashboards.console.typed_number import read_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -224,14 +225,7 @@ class _Reader:
 
     def number(self, name: str) -> float | None:
         """Read a number; None where the field is empty or no number."""
-
-        def read(text: str) -> float:
-            try:
-                return float(text.replace(",", ".").replace(" ", ""))
-            except ValueError as error:
-                raise InvalidValue(name, text, "must be a number") from error
-
-        return self._read(name, read)
+        return self._read(name, lambda text: read_number(name, text))
 
     def instant(self, name: str) -> datetime | None:
         """Read a local time; None where the field is empty or no time."""
