@@ -45,6 +45,17 @@ def command() -> None:
 @click.option("--stamp", type=click.Choice(["start", "end"]), default="start", show_default=True)
 @click.option("--zone", help="Local zone of the calendar; default: that of --timezone.")
 @click.option("--retrain-days", type=click.IntRange(1, 365), default=91, show_default=True)
+@click.option(
+    "--day-ahead",
+    type=_FILE,
+    help="CSV of day-ahead prices beside; the model sees each day's once it is published.",
+)
+@click.option(
+    "--published-at",
+    default="13:00",
+    show_default=True,
+    help="When the next day's prices are there, local time of --zone.",
+)
 @json_option
 def evaluate(  # noqa: PLR0913 - each is one option
     *,
@@ -59,6 +70,8 @@ def evaluate(  # noqa: PLR0913 - each is one option
     stamp: str,
     zone: str | None,
     retrain_days: int,
+    day_ahead: Path | None,
+    published_at: str,
     as_json: bool,
 ) -> None:
     """Compare rolling forecasts with seasonal-naive over the last year of a file.
@@ -67,18 +80,22 @@ def evaluate(  # noqa: PLR0913 - each is one option
     made from what had ended by the origin; so are both naive rivals: the latest known value of
     the same time of day, and of the same time of the week.
     """
+    from pals_grid.evaluate.day_ahead import read_day_ahead  # noqa: PLC0415
     from pals_grid.evaluate.forecasts import compare, table  # noqa: PLC0415
     from pals_grid.evaluate.series_file import Columns, read_series_file  # noqa: PLC0415
 
     columns = Columns(time_column, value_column, time_format, timezone, stamp)
     series = read_series_file(path, Quantity(quantity), columns)
+    local = _zone(zone or timezone)
+    announced = None if day_ahead is None else read_day_ahead(day_ahead, local, published_at)
     with progress_bar("Forecasting") as progress:
         found = compare(
             series,
             horizon_h=horizon_h,
             delay_h=delay_h,
-            zone=_zone(zone or timezone),
+            zone=local,
             retrain_days=retrain_days,
+            announced=announced,
             progress=progress,
         )
     if as_json:
@@ -88,11 +105,20 @@ def evaluate(  # noqa: PLR0913 - each is one option
         f"{quantity}, {found.value_column}, steps of {found.step_s / 60:g} min: learned from "
         f"{found.history_days:.0f} days from {show_instant(found.history_start_at)} on, compared "
         f"over {found.test_days:.0f} days from {show_instant(found.test_start_at)} on, trained "
-        f"anew every {found.retrain_days} days, values known {found.delay_h:g} h late. Errors are "
+        f"anew every {found.retrain_days} days, values known {found.delay_h:g} h late"
+        f"{_beside(day_ahead, published_at, local)}. Errors are "
         "mean absolute errors of modelled values against the file's, in its unit; the gain is on "
         "the better naive rival."
     )
     print_table(*table(found))
+
+
+def _beside(path: Path | None, published_at: str, zone: str) -> str:
+    if path is None:
+        return ""
+    return (
+        f", told the day-ahead prices of {path.name} from {published_at} {zone} of the day before"
+    )
 
 
 def _zone(name: str) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pals_grid.evaluate.series_file import SeriesFile
+    from pals_grid.forecast.issued import Announced
     from pals_grid.forecast.learned.grid import Bools, Floats, Grid
     from pals_grid.forecast.learned.rolling import Forecasts
 
@@ -73,6 +74,7 @@ def compare(
     delay_h: float,
     zone: str,
     retrain_days: int = RETRAIN_DAYS,
+    announced: Announced | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Comparison:
     """Compare over the last year, which the first model has not seen.
@@ -105,6 +107,7 @@ def compare(
         stride=grid.steps(1) + (grid.step_s < 3600),
         delay=round(delay_h * 3600 / grid.step_s),
         retrain_days=retrain_days,
+        announced=announced,
         progress=progress,
     )
     lines = [_own_line(grid, made, series, minutes, lead) for minutes, lead in own.items()]

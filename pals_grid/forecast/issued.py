@@ -21,12 +21,20 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class Announced(History):
+    """A series that tells of its future, such as day-ahead prices; ``known_s``: since when."""
+
+    known_s: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
 class Learned:
     """A trained model, and how it did on the 28 days that were kept back from it.
 
     ``widths`` maps a bucket of leads to the factors of its two half-widths and the model's share of
     the median, the rest of which is the rival's; ``rival`` names the
-    seasonal-naive forecast that did best on those days.
+    seasonal-naive forecast that did best on those days, ``told_by`` the announced series that the
+    model is told, if any.
     """
 
     model: bytes
@@ -35,6 +43,7 @@ class Learned:
     hold_out: Sequence[Score]
     step_s: int
     history_start_s: int
+    told_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

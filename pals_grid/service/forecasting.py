@@ -16,6 +16,7 @@ from pals_grid.core.errors import ConfigurationError, InvalidValue
 from pals_grid.core.intervals import Interval, floor_to
 from pals_grid.core.series import Observation, ValueKind
 from pals_grid.forecast.issued import History
+from pals_grid.service.announcing import find_announced, load_announced
 from pals_grid.service.plans import replan
 from pals_grid.service.verdicts import load_verdict
 from pals_grid.store.engine import notify
@@ -26,13 +27,13 @@ from pals_grid.store.sites import SiteRepository
 from pals_grid.store.telemetry import TelemetryRepository
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from pals_grid.core.feed import Feed
     from pals_grid.core.site import Site
-    from pals_grid.forecast.issued import ForecastValue, Learned
+    from pals_grid.forecast.issued import Announced, ForecastValue, Learned
     from pals_grid.forecast.scoring import Verdict
     from pals_grid.service.context import Context
 
@@ -117,12 +118,21 @@ def refresh(context: Context, subject: Subject, *, may_train: bool = True) -> bo
         if not may_train or (held is not None and not _is_due(held, now)):
             return False
         history, unit = _load_history(connection, subject, now)
+        announced: Mapping[str, Announced] = {}
+        if subject.feed is not None:
+            announced = find_announced(connection, subject.site, subject.feed, FEED_HISTORY, now)
     delay_s = max(0.0, now.timestamp() - max(history.ends_s, default=now.timestamp()))
     started_s = time.process_time()
     rivals = LOAD_RIVALS if subject.feed is None else RIVALS
     learned: Learned | None = None
     try:
-        learned = learn(history, zone=subject.site.policy.timezone, delay_s=delay_s, rivals=rivals)
+        learned = learn(
+            history,
+            zone=subject.site.policy.timezone,
+            delay_s=delay_s,
+            rivals=rivals,
+            announced=announced,
+        )
         state = ""
     except InvalidValue as error:
         state = f"no model yet: {error}"
@@ -163,6 +173,7 @@ def issue(context: Context, subject: Subject) -> bool:
         if held is None or held.learned is None:
             return False
         history, _ = _load_history(connection, subject, now)
+        announced = _load_teller(connection, subject, held.learned.told_by, now)
     if not history.values:
         return False
     step_s = held.learned.step_s
@@ -173,6 +184,7 @@ def issue(context: Context, subject: Subject) -> bool:
         zone=subject.site.policy.timezone,
         origin_s=origin.timestamp(),
         ahead_s=AHEAD.total_seconds(),
+        announced=announced,
     )
     since_s = (now - KEPT).timestamp()
     came = [pair for pair in step_means(history, step_s) if pair[0] >= since_s]
@@ -223,6 +235,17 @@ def _load_history(connection: Connection, subject: Subject, now: datetime) -> tu
     span = Interval(now - FEED_HISTORY, now + AHEAD)
     found = ObservationRepository(connection).load_measured(subject.feed.id, span, now)
     return History(found.starts_s, found.ends_s, found.values), found.unit
+
+
+def _load_teller(
+    connection: Connection, subject: Subject, name: str, now: datetime
+) -> Announced | None:
+    """What the feed announces that the model was told at its training; None where it is gone."""
+    feeds = FeedRepository(connection).list_all(subject.site.id) if name else []
+    teller = next((feed for feed in feeds if feed.name == name), None)
+    if teller is None:
+        return None
+    return load_announced(connection, subject.site, teller, FEED_HISTORY, now)
 
 
 def _apply_verdict(

@@ -32,4 +32,6 @@ def load_verdict(connection: Connection, held: Forecaster, now: datetime) -> Ver
     )
     if learned is None:
         return replace(verdict, is_used=False, reason=held.state)
+    if learned.told_by:
+        return replace(verdict, reason=f"{verdict.reason}; told the prices of {learned.told_by}")
     return verdict

@@ -106,6 +106,7 @@ class ForecastRepository:
             "hold_out": [asdict(score) for score in learned.hold_out] if learned else [],
             "is_used": new.is_used,
             "state": new.state,
+            "told_by": learned.told_by if learned else "",
         }
         change = postgresql.insert(forecaster).values(row)
         done = change.on_conflict_do_update(
@@ -218,6 +219,7 @@ def _forecaster(row: Row[tuple[object, ...]]) -> Forecaster:
             hold_out=[Score(**score) for score in row.hold_out],
             step_s=int(row.step_s),
             history_start_s=int(row.history_start_at.timestamp()),
+            told_by=row.told_by,
         )
     return Forecaster(
         id=row.id,

@@ -82,7 +82,8 @@ _FORGET_DAYS = text("""
 _MEASURED = text("""
     SELECT DISTINCT ON (start_at)
            CAST(extract(epoch FROM start_at) AS float8) AS start_s,
-           CAST(extract(epoch FROM end_at) AS float8) AS end_s, value, unit
+           CAST(extract(epoch FROM end_at) AS float8) AS end_s, value, unit,
+           CAST(extract(epoch FROM min(known_at) OVER (PARTITION BY start_at)) AS float8) AS known_s
     FROM observation
     WHERE feed_id = :feed_id AND kind = 'measured' AND recorded_at <= :as_of
       AND start_at >= :start_at AND start_at < :end_at
@@ -165,6 +166,7 @@ class ObservationRepository:
             starts_s=[row.start_s for row in rows],
             ends_s=[row.end_s for row in rows],
             values=[row.value for row in rows],
+            known_s=[row.known_s for row in rows],
             unit=rows[-1].unit if rows else "",
         )
 
@@ -190,11 +192,15 @@ class ObservationRepository:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Final values as columns, by start, in seconds since the epoch; ``unit`` of the newest."""
+    """Final values as columns, by start, in seconds since the epoch; ``unit`` of the newest.
+
+    ``known_s`` is when a first one was known for the same start.
+    """
 
     starts_s: list[float]
     ends_s: list[float]
     values: list[float]
+    known_s: list[float]
     unit: str
 
 

@@ -15,16 +15,16 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from pals_grid.forecast.learned.beside import Beside
 from pals_grid.forecast.learned.grid import at, bridged, running_mean, shifted
+from pals_grid.forecast.learned.scale import CLIP, mean_of_days, spread_of
 
 if TYPE_CHECKING:
+    from pals_grid.forecast.issued import Announced
     from pals_grid.forecast.learned.grid import Floats, Grid, Ints
 
-SPREAD_DAYS = 14
 PRIOR = (0.6, 0.0, 0.2, 0.2)
 """What the linear part is drawn to: shares of the latest day, the mean of 7 and of 14 days."""
-CLIP = 12.0
-"""Inputs further than this many spreads from the median count as this far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,18 @@ class Rivals:
 
 
 class Features:
-    """Inputs over one series; its arrays are made once, rows are looked up in them."""
+    """Inputs over one series; its arrays are made once, rows are looked up in them.
 
-    def __init__(self, grid: Grid, zone: str = "UTC") -> None:
+    ``announced`` is another series that tells of its future, see ``Beside``.
+    """
+
+    def __init__(self, grid: Grid, zone: str = "UTC", announced: Announced | None = None) -> None:
         self.grid = grid
+        self._beside = None if announced is None else Beside(grid, announced, zone)
         self._zone = ZoneInfo(zone)
         self._values = bridged(grid)
         day, hour = grid.day, grid.steps(1)
-        profile = {days: _mean_of_days(self._values, day, days) for days in (3, 7, 14)}
+        profile = {days: mean_of_days(self._values, day, days) for days in (3, 7, 14)}
         self._profile = profile
         odd = self._values - shifted(profile[7], day)
         self._odd = [odd, *(running_mean(odd, hour * hours) for hours in (1, 3, 24))]
@@ -63,7 +67,12 @@ class Features:
         self._slope = self._values - shifted(self._values, hour)
         self._high = _running_extreme(self._values, day, np.maximum)
         self._low = _running_extreme(self._values, day, np.minimum)
-        self._median, self._spread = _spread(self._values, self._means[168], day)
+        self._median, self._spread = spread_of(self._values, self._means[168], day)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether there is an announced series beside."""
+        return self._beside is not None
 
     def scale(self, known: Ints) -> tuple[Floats, Floats]:
         """Median and spread that the rows' levels are in units of."""
@@ -109,7 +118,8 @@ class Features:
         ]
         odd = [at(values, known) for values in self._odd]
         days = np.eye(7)[calendar.weekday]
-        rows = np.column_stack([*self._levels(levels, known), *self._departures(odd, known), days])
+        columns = [*self._levels(levels, known), *self._departures(odd, known), days]
+        rows = np.column_stack([*columns, *self._announced(known, lead)])
         return np.nan_to_num(rows, nan=0.0)
 
     def boosted(self, known: Ints, lead: Ints, calendar: Calendar, base: Floats) -> Floats:
@@ -137,7 +147,11 @@ class Features:
             lead * self.grid.step_s / 3600,
         ]
         compared = [level - base for level in self._levels(levels, known)]
-        return np.column_stack([*compared, *self._departures(odd, known), *others])
+        columns = [*compared, *self._departures(odd, known), *others]
+        return np.column_stack([*columns, *self._announced(known, lead)])
+
+    def _announced(self, known: Ints, lead: Ints) -> list[Floats]:
+        return [] if self._beside is None else [self._beside.rows(known, lead)]
 
     def _day_index(self, known: Ints, lead: Ints) -> Ints:
         """The latest step of the target's time of day that was known."""
@@ -153,35 +167,8 @@ class Features:
         return [np.clip(values / spread, -CLIP, CLIP) for values in odd]
 
 
-def _mean_of_days(values: Floats, day: int, days: int) -> Floats:
-    stack = [shifted(values, day * back) for back in range(days)]
-    total, count = np.zeros(len(values)), np.zeros(len(values))
-    for one in stack:
-        known = np.isfinite(one)
-        total += np.where(known, one, 0.0)
-        count += known
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
 def _running_extreme(values: Floats, window: int, worst: np.ufunc) -> Floats:
     empty = -np.inf if worst is np.maximum else np.inf
     padded = np.concatenate([np.full(window - 1, empty), np.where(np.isnan(values), empty, values)])
     found = worst.reduce(sliding_window_view(padded, window), axis=1)
     return np.where(np.isfinite(found), found, np.nan)
-
-
-def _spread(values: Floats, week_mean: Floats, day: int) -> tuple[Floats, Floats]:
-    """Median and median distance from the week's mean over 14 days, renewed once a day."""
-    count = len(values)
-    median, spread = np.full(count, np.nan), np.full(count, np.nan)
-    away = np.abs(values - week_mean)
-    for first in range(0, count, day):
-        begin = max(0, first - SPREAD_DAYS * day)
-        seen, seen_away = values[begin:first], away[begin:first]
-        seen, seen_away = seen[np.isfinite(seen)], seen_away[np.isfinite(seen_away)]
-        if len(seen):
-            middle = float(np.median(seen))
-            least = 1e-3 * max(abs(middle), float(np.abs(seen).max()), 1e-3)
-            median[first : first + day] = middle
-            spread[first : first + day] = max(float(np.median(seen_away)), least)
-    return median, spread

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pals_grid.core.errors import InvalidValue
-from pals_grid.forecast.issued import ForecastValue, Learned
+from pals_grid.forecast.issued import Announced, ForecastValue, Learned
 from pals_grid.forecast.learned.conformal import Widths, fit_widths
 from pals_grid.forecast.learned.features import Features
 from pals_grid.forecast.learned.grid import to_grid
@@ -20,7 +20,7 @@ from pals_grid.forecast.learned.rolling import MIN_DAYS, better_rival, train
 from pals_grid.forecast.scoring import LEAD_EDGES_H, Score
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pals_grid.forecast.issued import History
     from pals_grid.forecast.learned.features import Rivals
@@ -33,9 +33,16 @@ MIN_KNOWN_RATIO = 0.8
 
 
 def learn(
-    history: History, *, zone: str, delay_s: float, rivals: Sequence[str] = RIVALS
+    history: History,
+    *,
+    zone: str,
+    delay_s: float,
+    rivals: Sequence[str] = RIVALS,
+    announced: Mapping[str, Announced] | None = None,
 ) -> Learned:
     """Train on a history whose last values were ``delay_s`` late.
+
+    Told what one of the others, by name, announces, where that did better on the days kept back.
 
     Raises:
         ConfigurationError: when LightGBM cannot be imported.
@@ -53,7 +60,9 @@ def learn(
     if known < MIN_KNOWN_RATIO:
         raise InvalidValue("history", f"{known:.0%} known", f"must be {MIN_KNOWN_RATIO:.0%} known")
     leads = [grid.steps(hours) for hours in LEAD_EDGES_H[1:]]
-    model, proof = train(grid, zone=zone, leads=leads, delay=_delay(grid, delay_s))
+    model, proof, told_by = train(
+        grid, zone=zone, leads=leads, delay=_delay(grid, delay_s), announced=announced
+    )
     rival = better_rival(proof, np.arange(len(proof.values)), rivals)
     naive = _rival(proof.rivals, rival)
     lead_h = proof.lead * grid.step_s / 3600
@@ -71,11 +80,18 @@ def learn(
         hold_out=_scores(calibrated, lead_h, naive),
         step_s=grid.step_s,
         history_start_s=grid.start_s,
+        told_by=told_by,
     )
 
 
 def forecast(
-    learned: Learned, history: History, *, zone: str, origin_s: float, ahead_s: float
+    learned: Learned,
+    history: History,
+    *,
+    zone: str,
+    origin_s: float,
+    ahead_s: float,
+    announced: Announced | None = None,
 ) -> list[ForecastValue]:
     """Forecast every step from the origin, or the end of what is known, to ``ahead_s`` after it.
 
@@ -92,12 +108,14 @@ def forecast(
     lead = np.arange(first, last, dtype=np.int64) - known
     if not len(lead):
         return []
-    features = Features(grid, zone)
+    model = decode_model(learned.model)
+    told = (announced or Announced([], [], [], [])) if model.is_told else None
+    features = Features(grid, zone, told)
     origins = np.full(len(lead), known, dtype=np.int64)
     widths = Widths({int(one): (pair[0], pair[1]) for one, pair in learned.widths.items()})
     # Forecasters of before the mixing have no third number: the model stands alone.
     shares = Shares({int(one): pair[2] for one, pair in learned.widths.items() if len(pair) > 2})
-    raw = decode_model(learned.model).predict(features, origins, lead)
+    raw = model.predict(features, origins, lead)
     rival = _rival(features.rivals(origins, lead), learned.rival)
     lead_h = lead * grid.step_s / 3600
     found = widths.apply(shares.apply(raw, rival, lead_h), lead_h)

@@ -91,13 +91,21 @@ class _Rows:
 
 
 class Model:
-    """A fitted model; make one with ``fit_model`` or ``decode_model``."""
+    """A fitted model; make one with ``fit_model`` or ``decode_model``.
+
+    ``is_told``: it was fitted with an announced series beside, and wants one.
+    """
 
     def __init__(
-        self, buckets: Mapping[int, Mapping[int, Linear]], trees: Mapping[tuple[int, float], Any]
+        self,
+        buckets: Mapping[int, Mapping[int, Linear]],
+        trees: Mapping[tuple[int, float], Any],
+        *,
+        is_told: bool = False,
     ) -> None:
         self._buckets = buckets
         self._trees = trees
+        self.is_told = is_told
 
     def predict(self, features: Features, known: Ints, lead: Ints) -> Quantiles:
         """Forecast each pair of the last known step and the steps ahead.
@@ -153,6 +161,7 @@ class Model:
                 [band, quantile, tree.model_to_string()]
                 for (band, quantile), tree in self._trees.items()
             ],
+            "is_told": self.is_told,
         }
         return gzip.compress(json.dumps(document).encode(), mtime=0)
 
@@ -175,7 +184,7 @@ def decode_model(packed: bytes) -> Model:
         (band, quantile): lightgbm.Booster(model_str=text)
         for band, quantile, text in document["trees"]
     }
-    return Model(buckets, trees)
+    return Model(buckets, trees, is_told=document.get("is_told", False))
 
 
 def fit_model(features: Features, known_count: int, *, lookback_days: int = LOOKBACK_DAYS) -> Model:
@@ -203,7 +212,7 @@ def fit_model(features: Features, known_count: int, *, lookback_days: int = LOOK
         for band, rows in bands.items()
         for quantile, tree in _fit_trees(rows, _ROWS_A_BAND[band]).items()
     }
-    return Model(buckets, trees)
+    return Model(buckets, trees, is_told=features.is_told)
 
 
 def bucket_of(lead_h: Floats) -> Ints:

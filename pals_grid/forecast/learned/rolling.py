@@ -15,8 +15,9 @@ from pals_grid.forecast.learned.mixing import RIVALS, fit_shares
 from pals_grid.forecast.learned.model import MIN_FIT_DAYS, Quantiles, fit_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from pals_grid.forecast.issued import Announced
     from pals_grid.forecast.learned.grid import Bools, Floats, Grid, Ints
     from pals_grid.forecast.learned.model import Model
 
@@ -74,6 +75,7 @@ def roll(  # noqa: PLR0913 - each is one setting of the comparison
     stride: int,
     delay: int = 0,
     retrain_days: int = RETRAIN_DAYS,
+    announced: Announced | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Forecasts:
     """Forecast from origins ``first``, ``first + stride`` ... to the end of the series.
@@ -81,7 +83,8 @@ def roll(  # noqa: PLR0913 - each is one setting of the comparison
     The model is fitted anew every ``retrain_days`` on what is known by then; its shares of the
     median follow from the 28 days before that (of the first, from a hold-out). P10 and P90 are
     calibrated once a day on the forecasts of the last 56 days whose values had come; the first
-    days on a hold-out before ``first``. Nothing after an origin is read for it, except to compare.
+    days on a hold-out before ``first``. Nothing after an origin is read for it, except to compare;
+    of ``announced`` what was known by then.
 
     Raises:
         ConfigurationError: when LightGBM cannot be imported.
@@ -92,7 +95,7 @@ def roll(  # noqa: PLR0913 - each is one setting of the comparison
     if first < MIN_DAYS * day:
         bound = f"must be {MIN_DAYS} days or more before the first forecast"
         raise InvalidValue("history", f"{first / day:.1f} days", bound)
-    features = Features(grid, zone)
+    features = Features(grid, zone, announced)
     edges = [first - held, *range(first, len(grid.values), retrain_days * day), len(grid.values)]
     parts = []
     for number, (begin, end) in enumerate(pairwise(edges)):
@@ -105,10 +108,19 @@ def roll(  # noqa: PLR0913 - each is one setting of the comparison
     return calibrated.select(calibrated.origin >= first)
 
 
-def train(grid: Grid, *, zone: str, leads: Sequence[int], delay: int) -> tuple[Model, Forecasts]:
+def train(
+    grid: Grid,
+    *,
+    zone: str,
+    leads: Sequence[int],
+    delay: int,
+    announced: Mapping[str, Announced] | None = None,
+) -> tuple[Model, Forecasts, str]:
     """Prove a model on the last 28 days, then fit it on all; the forecasts are of the hold-out.
 
-    The hold-out's forecasts are as the model gave them, for ``fit_shares`` and ``fit_widths``.
+    Of models told what each of ``announced`` says, and of one told nothing (named ""), the one
+    that was off by least there. The hold-out's forecasts are as the model gave them, for
+    ``fit_shares`` and ``fit_widths``. Also returns the name.
 
     Raises:
         ConfigurationError: when LightGBM cannot be imported.
@@ -118,10 +130,22 @@ def train(grid: Grid, *, zone: str, leads: Sequence[int], delay: int) -> tuple[M
     if count < MIN_DAYS * day:
         raise InvalidValue("history", f"{count / day:.1f} days", f"must be {MIN_DAYS} or more")
     begin = count - HOLD_OUT_DAYS * day
-    features = Features(grid, zone)
     origins = np.arange(begin, count, grid.steps(1))
-    proof = forecast_over(fit_model(features, begin - delay), features, origins, leads, delay)
-    return fit_model(features, count), proof.select(np.isfinite(proof.values))
+
+    def prove(features: Features) -> Forecasts:
+        model = fit_model(features, begin - delay)
+        proof = forecast_over(model, features, origins, leads, delay)
+        return proof.select(np.isfinite(proof.values))
+
+    tellers: dict[str, Announced | None] = {"": None, **(announced or {})}
+    rivals = {name: Features(grid, zone, teller) for name, teller in tellers.items()}
+    proofs = {name: prove(features) for name, features in rivals.items()}
+    best = min(proofs, key=lambda name: _mean_error(proofs[name]))
+    return fit_model(rivals[best], count), proofs[best], best
+
+
+def _mean_error(made: Forecasts) -> float:
+    return float(np.abs(made.values - made.found.p50).mean())
 
 
 def _mix(made: Forecasts, grid: Grid, edges: Sequence[int], delay: int) -> Forecasts:

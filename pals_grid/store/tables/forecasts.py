@@ -44,6 +44,8 @@ forecaster = Table(
     Column("hold_out", JSONB, nullable=False),
     Column("is_used", Boolean, nullable=False),
     Column("state", Text, nullable=False),
+    # Name of the feed whose announced prices the model is told; empty without one.
+    Column("told_by", Text, nullable=False, server_default=""),
     Index(
         "uq_forecaster_site_id_feed_id",
         "site_id",

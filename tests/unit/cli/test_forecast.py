@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -57,6 +58,44 @@ def test_evaluate_prints_a_table(path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "naive week" in result.stdout
     assert "modelled values" in result.stdout
+
+
+def test_evaluate_tells_the_model_of_day_ahead_prices_once_they_are_out(
+    path: Path, tmp_path: Path
+) -> None:
+    days = np.random.default_rng(4).normal(0, 40, 121)
+    start_at = datetime(2019, 12, 30, tzinfo=UTC)
+    prices = tmp_path / "prices.csv"
+    with prices.open("w") as file:
+        file.write("time_utc,eur_per_mwh\n")
+        for i in range(120 * 24):
+            file.write(f"{(start_at + timedelta(hours=i)).isoformat()},{days[i // 24]:.2f}\n")
+    carbon = tmp_path / "carbon.csv"
+    head, *lines = path.read_text().split("\n")
+    rows = [line.split(",") for line in lines]
+    told = [f"{at},{float(value) + days[i // 24]:.3f}" for i, (at, value, _) in enumerate(rows)]
+    carbon.write_text(head.removesuffix(",f60min") + "\n" + "\n".join(told))
+    evaluate = ["forecast", "evaluate", "--file", str(carbon), "--quantity", "marginal_intensity"]
+
+    def error(*options: str) -> float:
+        result = CliRunner().invoke(main, [*evaluate, *options, "--json"])
+        assert result.exit_code == 0, result.output
+        lines = {line["horizon"]: line for line in json.loads(result.stdout)["lines"]}
+        return float(lines["24 h"]["mae"])
+
+    beside = ("--day-ahead", str(prices))
+    alone, noon = error(), error(*beside, "--published-at", "12:00")
+    assert noon < 0.8 * alone
+    # A day's prices that come in its last hour, the day before, tell of few of its forecasts.
+    assert noon < error(*beside, "--published-at", "23:00") < 1.05 * alone
+
+    result = CliRunner().invoke(main, [*evaluate, *beside])
+    assert "told the day-ahead prices of prices.csv from 13:00 UTC of the day before" in " ".join(
+        result.stdout.split()
+    )
+    result = CliRunner().invoke(main, [*evaluate, *beside, "--published-at", "noon"])
+    assert result.exit_code == BAD_INPUT
+    assert "published_at: must be HH:MM" in result.output
 
 
 def test_evaluate_names_what_is_wrong(path: Path) -> None:

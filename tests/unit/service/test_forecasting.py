@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 
@@ -23,6 +24,7 @@ from pals_grid.service.forecasts import (
 from pals_grid.service.paging import Page
 from pals_grid.service.plans import load_plan
 from pals_grid.service.sites import load_site
+from pals_grid.store.feeds import FeedRepository
 from pals_grid.store.forecasts import Forecaster, ForecastRepository
 from pals_grid.store.observations import ObservationRepository
 from tests.unit.forecast.learned.made_up import made_up
@@ -119,6 +121,37 @@ def test_a_model_fills_what_the_provider_leaves_open_and_says_so(world: World) -
     assert view.coverage_24h_ratio == pytest.approx(7 / 24)
     inputs = {item.feed: item.kinds for item in load_plan(world.context, "oslo").inputs}
     assert inputs == {"p": (ValueKind.FORECAST, ValueKind.MEASURED, ValueKind.MODELLED)}
+
+
+def test_a_model_is_told_what_another_feed_announces_and_says_so(world: World) -> None:
+    feed, teller = world.make_feed(), world.make_feed(name="auction")
+    days = np.repeat(np.random.default_rng(3).normal(0, 40, DAYS + 2), 24)
+    own = [observed(hour, float(SHAPE[hour] + days[hour])) for hour in range(DAYS * 24)]
+    with world.database.begin() as connection:
+        values = ObservationRepository(connection)
+        values.add(feed.id, own, T0)
+        for hour, level in enumerate(days):
+            start_at = START + hour * HOUR
+            known_at = start_at - 24 * HOUR
+            price = Observation(
+                start_at, start_at + HOUR, float(level), "EUR/MWh", ValueKind.MEASURED, known_at
+            )
+            values.add(teller.id, [price], T0)
+    assert refresh(world.context, subject(world, feed))
+    assert issue(world.context, subject(world, feed))
+    shown = load_feed_forecast(world.context, feed.id)
+    assert shown.state.startswith("used: off by ")
+    assert shown.state.endswith("; told the prices of auction")
+    told = [value.p50 for value in shown.values]
+
+    with world.database.begin() as connection:
+        FeedRepository(connection).remove(teller.id, T0)
+    world.clock.advance(3600)
+    remember(world, feed, DAYS * 24, DAYS * 24 + 1)
+    assert issue(world.context, subject(world, feed))
+    alone = [value.p50 for value in load_feed_forecast(world.context, feed.id).values]
+    assert len(told) == len(alone) == 48
+    assert told[1:] != alone[:-1]
 
 
 def test_a_model_that_falls_behind_the_rival_is_withdrawn(world: World) -> None:
