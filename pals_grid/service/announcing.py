@@ -45,7 +45,10 @@ def find_announced(
 def load_announced(
     connection: Connection, site: Site, feed: Feed, past: timedelta, now: datetime
 ) -> Announced | None:
-    """What a feed of prices announces; None where it does not, or has under 56 days of them."""
+    """What a feed of prices announces, of the time ``past`` and of what lies ahead.
+
+    None where it announces nothing, or has under 56 days of them.
+    """
     span = Interval(now - past, now + FAR_AHEAD)
     held = ObservationRepository(connection).load_measured(feed.id, span, now)
     if not held.values or now.timestamp() - held.starts_s[0] < LEAST_HISTORY.total_seconds():

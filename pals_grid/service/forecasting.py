@@ -42,6 +42,7 @@ RETRAIN_AFTER = timedelta(days=7)
 RETRY_AFTER = timedelta(days=1)
 KEPT = timedelta(days=35)
 FEED_HISTORY = timedelta(days=1461)
+TELLER_HISTORY = timedelta(days=70)
 LOAD_HISTORY = timedelta(days=180)
 LOAD_STEP_S = 1800.0
 LOAD_UNIT = "tokens/s"
@@ -245,7 +246,7 @@ def _load_teller(
     teller = next((feed for feed in feeds if feed.name == name), None)
     if teller is None:
         return None
-    return load_announced(connection, subject.site, teller, FEED_HISTORY, now)
+    return load_announced(connection, subject.site, teller, TELLER_HISTORY, now)
 
 
 def _apply_verdict(
