@@ -42,3 +42,4 @@ for lock in "$target"/versions/*.lock; do
     $pip install --no-deps --require-hashes --target "${lock%.lock}" -r "$lock"
     find "${lock%.lock}" -name '*.so*' -delete
 done
+sync  # 3 GB: their way to the disk is not to hold up what is timed next

@@ -83,7 +83,9 @@ def make_table(model: str) -> FrontierTable:
 
 
 def main(state: Path, channel: Path, model: str, mode: str) -> int:
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(created)f %(levelname)s %(message)s"
+    )
 
     def build(config: AgentConfig, _: Clock) -> NodeHardware:
         engine = open_engine(None, model, config.slo, channel, mode)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import signal
 import subprocess
@@ -31,7 +30,22 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 CLIENTS = 20
-LATE = re.compile(r"ticks skipped, late by ([0-9.]+) s")
+LONGEST_STALL_S = 1.0
+LATE = re.compile(r"^([0-9.]+) .*ticks skipped, late by ([0-9.]+) s", re.MULTILINE)
+
+
+class Stall(NamedTuple):
+    """A time in which nothing went on."""
+
+    begin_s: float
+    end_s: float
+
+    @property
+    def is_long(self) -> bool:
+        return self.end_s - self.begin_s > LONGEST_STALL_S
+
+    def touches(self, begin_s: float, end_s: float) -> bool:
+        return self.begin_s < end_s and self.end_s > begin_s
 
 
 class Sample(NamedTuple):
@@ -47,14 +61,17 @@ class Watch:
     def __init__(self, channel: Path) -> None:
         self._engine = VllmChannelEngine(channel, MODEL, Slo())
         self.samples: list[Sample] = []
+        self.begun_s = self.ended_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Self:
+        self.begun_s = time.monotonic()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ended_s = time.monotonic()
         self._stop.set()
         self._thread.join()
 
@@ -63,14 +80,15 @@ class Watch:
             for step in self._engine.telemetry().values():
                 self.samples.append(Sample(time.monotonic(), step))
 
-    def longest_stall_s(self) -> float:
-        """Return the longest time without a look, or without a step of an engine at work.
+    def stalls(self) -> list[Stall]:
+        """Times without a look, or without a step of an engine at work.
 
-        Where it is long the machine stood still, or left the engine without a core.
+        The machine stood still, or left the engine without a core.
         """
-        looks = (two.at_s - one.at_s for one, two in pairwise(self.samples))
-        steps = (at_s - step.at_s for at_s, step in self.samples if step.running)
-        return max((*looks, *steps), default=math.inf)
+        times = [self.begun_s, *(sample.at_s for sample in self.samples), self.ended_s]
+        looks = (Stall(one_s, two_s) for one_s, two_s in pairwise(times))
+        steps = (Stall(step.at_s, at_s) for at_s, step in self.samples if step.running)
+        return [stall for stall in (*looks, *steps) if stall.is_long]
 
     def between(self, begin_s: float, end_s: float) -> list[StepTelemetry]:
         return [sample.step for sample in self.samples if begin_s <= sample.at_s < end_s]
@@ -121,9 +139,11 @@ class Agent:
             self.process.send_signal(signal.SIGABRT)
         return f"ended with {self.process.wait(PATIENCE_S)}:\n{self.text()}"
 
-    def longest_stall_s(self) -> float:
-        """Return by how much its latest tick came late."""
-        return max((float(late_s) for late_s in LATE.findall(self.text())), default=0.0)
+    def stalls(self) -> list[Stall]:
+        """Times for which a tick of its was overdue."""
+        ahead_s = time.time() - time.monotonic()
+        late = [(float(at_s) - ahead_s, float(by_s)) for at_s, by_s in LATE.findall(self.text())]
+        return [Stall(at_s - by_s, at_s) for at_s, by_s in late if by_s > LONGEST_STALL_S]
 
 
 def _schedule(budgets: Sequence[tuple[float, float]]) -> EnvelopeSchedule:

@@ -17,7 +17,7 @@ import pytest
 from pals_grid.core.site import Slo
 from pals_grid.node.vllm.engine import VllmChannelEngine
 from tests.vllm.agent_process import power_w
-from tests.vllm.harness import CLIENTS, Agent, Load, Watch
+from tests.vllm.harness import CLIENTS, Agent, Load, Stall, Watch
 from tests.vllm.server import MAX_NUM_SEQS, MODEL, Server, make_requests
 from tests.vllm.tiny_model import write_moe
 from tests.waiting import wait_until
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 BATCHES = (16, 4, 10, 2)
 MARGIN_W = 5.0
 RUNS = 3
-LONGEST_STALL_S = 1.0
 START_S = 10.0
 
 
@@ -98,7 +97,8 @@ def test_the_batch_follows_the_budget_and_no_answer_changes(  # noqa: PLR0917
 ) -> None:
     before = engine.telemetry()["rank-0"]
     answers = 0
-    for _ in range(RUNS):  # one in which the machine stood still tells nothing
+    seen: dict[int, list[int]] = {}
+    for _ in range(RUNS):  # a budget in whose time the machine stood still tells nothing
         parked_s = engine.telemetry()["rank-0"].longest_park_s
         watts = [(hold_s, power_w(batch) + MARGIN_W) for batch in BATCHES]
         budgets = [(START_S, power_w(MAX_NUM_SEQS) + MARGIN_W), *watts]
@@ -106,31 +106,35 @@ def test_the_batch_follows_the_budget_and_no_answer_changes(  # noqa: PLR0917
             wait_until(lambda: running(engine) == MAX_NUM_SEQS, server.tail)
             with Agent(folder, server.channel, budgets, mode) as agent:
                 wait_until(agent.has_begun, agent.last_words)
-                begun_s = time.monotonic() - agent.begun_s
                 with Watch(server.channel) as watch:
                     end_s = agent.begun_s + START_S + hold_s * len(BATCHES)
                     time.sleep(max(0.0, end_s - time.monotonic()))
                 assert agent.stop() == 0, agent.text()
             answers += load.stop()
-        stall_s = max(watch.longest_stall_s(), agent.longest_stall_s())
-        if begun_s < START_S and stall_s < LONGEST_STALL_S:
+        last = engine.telemetry()["rank-0"]
+        assert last.errors_total == 0
+        stalls = [*watch.stalls(), *agent.stalls()]
+        print(f"{mode}: stood still for {[round(s.end_s - s.begin_s, 1) for s in stalls]} s")
+        if not stalls:
+            assert last.longest_park_s <= max(2.0, parked_s)
+        for index, batch in enumerate(BATCHES):
+            begin_s = agent.begun_s + START_S + index * hold_s
+            unseen = Stall(begin_s, watch.begun_s)
+            if not any(one.touches(begin_s, begin_s + hold_s) for one in (unseen, *stalls)):
+                steps = watch.between(begin_s + settle_s, begin_s + hold_s - 0.3)
+                seen[batch] = [step.running for step in steps]
+        if len(seen) == len(BATCHES):
             break
-        print(f"{mode}: began after {begun_s:.1f} s, stood still for {stall_s:.1f} s")
-    else:
-        pytest.skip(f"this machine stood still for seconds in each of {RUNS} runs")
-    for index, batch in enumerate(BATCHES):
-        begin_s = agent.begun_s + START_S + index * hold_s
-        seen = [s.running for s in watch.between(begin_s + settle_s, begin_s + hold_s - 0.3)]
-        print(f"{mode}: budget for {batch}, running {statistics.mean(seen):.2f}")
+    for batch, running_then in seen.items():
+        print(f"{mode}: budget for {batch}, running {statistics.mean(running_then):.2f}")
+        assert max(running_then) == batch
         # A seat whose request has just ended is empty until the next step.
-        assert max(seen) == batch
-        assert statistics.mean(seen) > 0.7 * batch
-    last = watch.samples[-1].step
-    assert last.errors_total == 0
-    assert (last.preemptions_total > before.preemptions_total) == (mode == "preempt")
+        assert statistics.mean(running_then) > 0.7 * batch
     print(f"{mode}: {answers} answers right; longest park so far {last.longest_park_s:.2f} s")
-    assert last.longest_park_s <= max(2.0, parked_s)
+    assert (last.preemptions_total > before.preemptions_total) == (mode == "preempt")
     assert answers >= CLIENTS
+    if len(seen) < len(BATCHES):
+        pytest.skip(f"this machine stood still in each of {RUNS} runs; seen were {sorted(seen)}")
 
 
 def test_vllms_own_bench_client_sees_no_failure(server: Server, folder: Path) -> None:
