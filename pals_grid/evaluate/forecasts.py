@@ -84,16 +84,10 @@ def compare(
 
     Raises:
         ConfigurationError: when LightGBM cannot be imported.
-        InvalidValue: for an impossible horizon or too short a series.
+        InvalidValue: for an impossible horizon, too short a series, or prices of another time.
     """
-    grid = to_grid(series.starts_s, series.ends_s, series.values)
+    grid = _checked_grid(series, horizon_h, announced)
     count, day = len(grid.values), grid.day
-    if not grid.step_s <= horizon_h * 3600 <= 48 * 3600:
-        bound = f"must be from one step ({grid.step_s / 3600:g} h) to 48"
-        raise InvalidValue("horizon_h", horizon_h, bound)
-    if count < 2 * MIN_DAYS * day:
-        bound = f"must be {2 * MIN_DAYS} days or more: half to learn from, half to compare on"
-        raise InvalidValue("file", f"{count / day:.1f} days", bound)
     first = max(count - YEAR_DAYS * day, count // 2)
     own = {m: grid.steps(m / 60) for m in series.own_forecasts if m * 60 >= grid.step_s}
     hours = [float(hour) for hour in range(1, 25)]
@@ -128,6 +122,24 @@ def compare(
         zone=zone,
         lines=tuple(lines),
     )
+
+
+def _checked_grid(series: SeriesFile, horizon_h: float, announced: Announced | None) -> Grid:
+    grid = to_grid(series.starts_s, series.ends_s, series.values)
+    count, day = len(grid.values), grid.day
+    if not grid.step_s <= horizon_h * 3600 <= 48 * 3600:
+        bound = f"must be from one step ({grid.step_s / 3600:g} h) to 48"
+        raise InvalidValue("horizon_h", horizon_h, bound)
+    if count < 2 * MIN_DAYS * day:
+        bound = f"must be {2 * MIN_DAYS} days or more: half to learn from, half to compare on"
+        raise InvalidValue("file", f"{count / day:.1f} days", bound)
+    if announced is not None:
+        begin_s, end_s = min(announced.starts_s), max(announced.ends_s)
+        if end_s <= grid.start_s or begin_s >= grid.start_s + count * grid.step_s:
+            span = f"{_at(begin_s)} to {_at(end_s)}"
+            bound = f"must overlap the file's time, {_instant(grid, 0)} to {_instant(grid, count)}"
+            raise InvalidValue("day_ahead", span, bound)
+    return grid
 
 
 def _line(
@@ -176,7 +188,10 @@ def _gain(mae: float, rival: float) -> float:
 
 
 def _instant(grid: Grid, index: int) -> str:
-    at_s = grid.start_s + index * grid.step_s
+    return _at(grid.start_s + index * grid.step_s)
+
+
+def _at(at_s: float) -> str:
     return datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
 
 

@@ -30,9 +30,12 @@ def find_announced(
 ) -> dict[str, Announced]:
     """Prices, by the name of their feed, that are known before their time for long enough.
 
-    Of feeds of another price than ``feed``'s own; at least 56 days of them.
+    Of the site's other feeds; at least 56 days of them. None for a ``feed`` that is itself known
+    before its time: what it lacks begins beyond what the others announce as well.
     """
-    found = {}
+    found: dict[str, Announced] = {}
+    if load_announced(connection, site, feed, past, now) is not None:
+        return found
     for other in FeedRepository(connection).list_all(site.id):
         if other.id == feed.id or other.quantity is not Quantity.PRICE:
             continue
@@ -45,7 +48,7 @@ def find_announced(
 def load_announced(
     connection: Connection, site: Site, feed: Feed, past: timedelta, now: datetime
 ) -> Announced | None:
-    """What a feed of prices announces, of the time ``past`` and of what lies ahead.
+    """What a feed announces, of the time ``past`` and of what lies ahead.
 
     None where it announces nothing, or has under 56 days of them.
     """

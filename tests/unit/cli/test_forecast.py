@@ -96,6 +96,10 @@ def test_evaluate_tells_the_model_of_day_ahead_prices_once_they_are_out(
     result = CliRunner().invoke(main, [*evaluate, *beside, "--published-at", "noon"])
     assert result.exit_code == BAD_INPUT
     assert "published_at: must be HH:MM" in result.output
+    prices.write_text("time_utc,eur_per_mwh\n2031-01-01T00:00Z,5\n2031-01-01T01:00Z,5\n")
+    result = CliRunner().invoke(main, [*evaluate, *beside])
+    assert result.exit_code == BAD_INPUT
+    assert "day_ahead: must overlap the file's time" in " ".join(result.output.split())
 
 
 def test_evaluate_names_what_is_wrong(path: Path) -> None:

@@ -12,6 +12,7 @@ from pals_grid.core.series import Observation, ValueKind
 from pals_grid.forecast.issued import ForecastValue, Learned
 from pals_grid.forecast.scoring import Score
 from pals_grid.service import forecasting
+from pals_grid.service.announcing import find_announced
 from pals_grid.service.expected_demand import load_expected_demand
 from pals_grid.service.feeds import load_feed, load_series
 from pals_grid.service.forecasting import NO_PACKAGE, Subject, forecast_site, issue, refresh
@@ -152,6 +153,27 @@ def test_a_model_is_told_what_another_feed_announces_and_says_so(world: World) -
     alone = [value.p50 for value in load_feed_forecast(world.context, feed.id).values]
     assert len(told) == len(alone) == 48
     assert told[1:] != alone[:-1]
+
+
+def test_what_is_itself_known_before_its_time_is_told_nothing(world: World) -> None:
+    feeds = [world.make_feed(), world.make_feed(name="auction")]
+    late = world.make_feed(name="late")
+    with world.database.begin() as connection:
+        values = ObservationRepository(connection)
+        for hour in range(DAYS * 24):
+            start_at = START + hour * HOUR
+            end_at, known_at = start_at + HOUR, start_at - 24 * HOUR
+            price = Observation(start_at, end_at, 1.0, "EUR/MWh", ValueKind.MEASURED, known_at)
+            for feed in feeds:
+                values.add(feed.id, [price], T0)
+            values.add(late.id, [observed(hour, 2.0)], T0)
+    site = load_site(world.context, "oslo")
+    with world.database.read() as connection:
+        found = {
+            feed.name: set(find_announced(connection, site, feed, timedelta(days=90), T0))
+            for feed in (*feeds, late)
+        }
+    assert found == {"p": set(), "auction": set(), "late": {"p", "auction"}}
 
 
 def test_a_model_that_falls_behind_the_rival_is_withdrawn(world: World) -> None:
